@@ -1,0 +1,1 @@
+"""Python client of Tidings: the generated stubs are in `tidings.v1`."""

@@ -1,0 +1,1 @@
+"""The Tidings server: gRPC services over events kept in MongoDB."""
