@@ -181,7 +181,7 @@ class StateTransition(_message.Message):
     to: _task_pb2.TaskState.ValueType
     """The state after."""
     message: _builtins.str
-    """The status' `message` after the change."""
+    """The first 256 characters of the status' `message` after the change."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened, by the service's clock."""

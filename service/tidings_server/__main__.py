@@ -1,0 +1,93 @@
+"""`tidings-server`: the command line becomes a Config, and that a running server or an administration command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+
+from tidings_server import keys_command
+from tidings_server.config import Config
+from tidings_server.embedded import EmbeddedStoreError
+from tidings_server.errors import Failure
+from tidings_server.logs import configure_logs
+from tidings_server.server import StartRefused, serve
+from tidings_server.store import StoreRefused
+
+STORE_SETTINGS: Final = ("mongodb_uri", "mongodb_database", "data_dir", "secret")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; exits 0 when it did what it should, 1 when it could not, 2 when the command line is wrong."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command")
+    action = {name: options.pop(name) for name in ("action", "project", "scopes", "key_id") if name in options}
+    try:
+        config = Config(**options)
+    except ValidationError as error:
+        parser.error("; ".join(_sentence(each) for each in error.errors()))
+    configure_logs(config.log_format)
+    try:
+        asyncio.run(_serve(config) if command == "serve" else keys_command.run(config, **action))
+    except (StartRefused, StoreRefused, EmbeddedStoreError, keys_command.Refused, Failure) as error:
+        sys.exit(f"tidings-server: {error}")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+    sys.exit(0)
+
+
+async def _serve(config: Config) -> None:
+    """Serve until the first SIGTERM or SIGINT, then stop in order; a second one stops at once."""
+    stop, this = asyncio.Event(), asyncio.current_task()
+    assert this is not None
+
+    def on_signal() -> None:
+        if stop.is_set():
+            this.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    starting = asyncio.ensure_future(stop.wait())
+    async with serve(config):
+        await starting
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidings-server", description="Follow long-running work: a gRPC service over MongoDB."
+    )
+    parser.set_defaults(command="serve")
+    _add_settings(parser, tuple(Config.model_fields))
+    commands = parser.add_subparsers(title="commands", metavar="")
+    keys = commands.add_parser("keys", help="create, list and revoke API keys")
+    keys_command.add_arguments(keys, lambda each: _add_settings(each, STORE_SETTINGS))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    for name in names:
+        field = Config.model_fields[name]
+        default = "" if field.default is None else f" (default: {field.default})"
+        options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if field.annotation is bool else {}
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            default=argparse.SUPPRESS,
+            help=f"{field.description}{default} [TIDINGS_{name.upper()}]",
+            **options,
+        )
+
+
+def _sentence(error: Any) -> str:
+    name = "--" + "-".join(str(part) for part in error["loc"]).replace("_", "-") if error["loc"] else ""
+    return f"{name}: {error['msg']}".removeprefix(": ").replace("Value error, ", "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The settings of a server: one frozen object, read from flags and from the environment."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Config(BaseSettings):
+    """Settings. Each is a flag (`--listen`) and an environment variable (`TIDINGS_LISTEN`); the flag wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDINGS_",
+        frozen=True,
+        extra="forbid",
+    )
+
+    listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 picks a free one")
+    mongodb_uri: SecretStr | None = Field(
+        None, description="URI of a MongoDB replica set or sharded cluster; without it an embedded store is started"
+    )
+    mongodb_database: str = Field("tidings", description="name of the database", pattern=r'^[^/\\. "$*<>:|?]{1,63}$')
+    data_dir: Path | None = Field(
+        None, description="folder of the embedded store; without it a temporary one that is removed at the end"
+    )
+    secret: SecretStr | None = Field(
+        None,
+        description="what API keys are hashed and tokens sealed with, at least 32 characters and the same on every "
+        "server; without it one is made and kept in the database",
+        min_length=32,
+    )
+    tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain")
+    tls_key: Path | None = Field(None, description="PEM file with the server's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file with the CA that must have signed clients' certificates"
+    )
+    reflection: bool = Field(True, description="whether gRPC server reflection is offered")
+    drain_seconds: float = Field(10.0, description="how long calls under way may take to finish at shutdown", ge=0)
+    log_format: str = Field(
+        "auto", description="`json`, `text`, or `auto`: text on a terminal", pattern="^(json|text|auto)$"
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key must be given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
+        return self
+
+    @model_validator(mode="after")
+    def _one_store(self) -> Self:
+        if self.mongodb_uri is not None and self.data_dir is not None:
+            raise ValueError("--data-dir is for the embedded store and cannot be given with --mongodb-uri")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address that is served on."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.startswith("unix")

@@ -1,0 +1,166 @@
+"""Our failures: each has a reason, and each reason one status.
+
+A failure is raised where it happens and becomes a status in one place, the interceptor. What is not a
+`Failure` never reaches a caller in its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from tidings.v1 import error_reason_pb2 as reasons
+from tidings.v1.error_reason_pb2 import ErrorReason
+
+DOMAIN: Final = "tidings"
+STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+
+_CODES: Final[Mapping[ErrorReason.ValueType, grpc.StatusCode]] = {
+    reasons.ERROR_REASON_MALFORMED_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_INVALID_FIELD: grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_PAYLOAD_TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_PAYLOAD_TOO_DEEP: grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_RESUME_TOKEN_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_EVENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_EVENT_EXPIRED: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_EVENT_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT: grpc.StatusCode.ALREADY_EXISTS,
+    reasons.ERROR_REASON_REVISION_MISMATCH: grpc.StatusCode.ABORTED,
+    reasons.ERROR_REASON_ILLEGAL_TRANSITION: grpc.StatusCode.FAILED_PRECONDITION,
+    reasons.ERROR_REASON_TASK_TERMINAL: grpc.StatusCode.FAILED_PRECONDITION,
+    reasons.ERROR_REASON_UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    reasons.ERROR_REASON_PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    reasons.ERROR_REASON_HISTORY_LOST: grpc.StatusCode.OUT_OF_RANGE,
+    reasons.ERROR_REASON_RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    reasons.ERROR_REASON_WATCH_LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    reasons.ERROR_REASON_WATCHER_STALLED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    reasons.ERROR_REASON_RESPONSE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    reasons.ERROR_REASON_STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    reasons.ERROR_REASON_DRAINING: grpc.StatusCode.UNAVAILABLE,
+    reasons.ERROR_REASON_NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    reasons.ERROR_REASON_CORRUPT_RECORD: grpc.StatusCode.DATA_LOSS,
+    reasons.ERROR_REASON_INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+_RETRY_AFTER_SECONDS: Final[Mapping[ErrorReason.ValueType, int]] = {
+    reasons.ERROR_REASON_RATE_LIMITED: 1,
+    reasons.ERROR_REASON_WATCH_LIMIT: 10,
+    reasons.ERROR_REASON_WATCHER_STALLED: 1,
+    reasons.ERROR_REASON_RESPONSE_TOO_LARGE: 0,
+    reasons.ERROR_REASON_STORE_UNAVAILABLE: 1,
+    reasons.ERROR_REASON_DRAINING: 1,
+    reasons.ERROR_REASON_NOT_READY: 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that breaks a rule: its path in the request, the rule in words, and the reason if not INVALID_FIELD."""
+
+    field: str
+    description: str
+    reason: ErrorReason.ValueType = reasons.ERROR_REASON_INVALID_FIELD
+
+
+class Failure(Exception):
+    """What a caller is told: a reason, a sentence that they can act on, and the facts as metadata."""
+
+    def __init__(
+        self, reason: ErrorReason.ValueType, message: str, *, violations: Sequence[Violation] = (), **metadata: object
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.violations = violations
+        self.metadata = dict(metadata or {})
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        return _CODES[self.reason]
+
+    def to_status(self) -> status_pb2.Status:
+        """The failure as a google.rpc.Status with all its details (https://google.aip.dev/193)."""
+        return status_pb2.Status(
+            code=self.code.value[0], message=self.message, details=[_packed(detail) for detail in self._details()]
+        )
+
+    def _details(self) -> list[Message]:
+        name = reasons.ErrorReason.Name(self.reason).removeprefix("ERROR_REASON_")
+        details: list[Message] = [error_details_pb2.ErrorInfo(reason=name, domain=DOMAIN, metadata=self.metadata)]
+        if self.violations:
+            details.append(
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(
+                            field=violation.field,
+                            description=violation.description,
+                            reason=reasons.ErrorReason.Name(violation.reason).removeprefix("ERROR_REASON_"),
+                        )
+                        for violation in self.violations
+                    ]
+                )
+            )
+        if self.reason in _RETRY_AFTER_SECONDS:
+            delay = duration_pb2.Duration(seconds=_RETRY_AFTER_SECONDS[self.reason])
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        if "request_id" in self.metadata and self.reason == reasons.ERROR_REASON_INTERNAL:
+            details.append(error_details_pb2.RequestInfo(request_id=self.metadata["request_id"]))
+        return details
+
+
+def _packed(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def invalid(violations: Sequence[Violation]) -> Failure:
+    """INVALID_ARGUMENT that names every violation; its reason is that of the first."""
+    named = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:3])
+    more = f"; and {len(violations) - 3} more" if len(violations) > 3 else ""
+    return Failure(violations[0].reason, f"invalid request: {named}{more}", violations=violations)
+
+
+def event_not_found(event_id: str) -> Failure:
+    return Failure(
+        reasons.ERROR_REASON_EVENT_NOT_FOUND, f'event "{event_id}" not found', metadata={"event_id": event_id}
+    )
+
+
+def event_expired(event_id: str) -> Failure:
+    return Failure(
+        reasons.ERROR_REASON_EVENT_EXPIRED, f'event "{event_id}" has expired', metadata={"event_id": event_id}
+    )
+
+
+def revision_mismatch(event_id: str, current: int) -> Failure:
+    return Failure(
+        reasons.ERROR_REASON_REVISION_MISMATCH,
+        f'event "{event_id}" is at revision {current}',
+        metadata={"event_id": event_id, "current_revision": str(current)},
+    )
+
+
+def corrupt_record(event_id: str) -> Failure:
+    return Failure(
+        reasons.ERROR_REASON_CORRUPT_RECORD, f'the record of event "{event_id}" cannot be read', event_id=event_id
+    )
+
+
+def response_too_large(event_id: str) -> Failure:
+    return Failure(
+        reasons.ERROR_REASON_RESPONSE_TOO_LARGE,
+        f'the response was full before event "{event_id}": ask for it again',
+        metadata={"event_id": event_id},
+    )
+
+
+def store_unavailable() -> Failure:
+    return Failure(reasons.ERROR_REASON_STORE_UNAVAILABLE, "the store does not answer in time; try again")

@@ -1,0 +1,33 @@
+"""The bounds of everything, in one place. What callers can meet is documented in the protos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that the server enforces. The defaults are the published ones; tests make some of them small."""
+
+    request_bytes_max: int = 1024 * KIB
+    event_bytes_max: int = 512 * KIB
+    payload_bytes_max: int = 256 * KIB
+    error_details_bytes_max: int = 64 * KIB
+    payload_levels_max: int = 16
+    response_bytes_max: int = 3 * 1024 * KIB
+    """Room is left below the 4 MiB that gRPC clients accept by default."""
+
+    page_size_default: int = 50
+    transitions_max: int = 64
+    remembered_requests_max: int = 16
+    change_attempts_max: int = 10
+
+    calls_per_project_max: int = 256
+    watches_per_project_max: int = 5_000
+    watches_max: int = 10_000
+    watch_queue_max: int = 1_024
+    watch_page_size: int = 200
+    watch_stall_seconds: float = 60.0
+    catch_up_streams_max: int = 2

@@ -1,0 +1,113 @@
+"""The order of all changes of the deployment, read from MongoDB's change stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from bson.timestamp import Timestamp as ClusterTime
+from pymongo.errors import PyMongoError
+
+from tidings.v1.event_service_pb2 import (
+    CHANGE_KIND_CREATED,
+    CHANGE_KIND_DELETED,
+    CHANGE_KIND_UPDATED,
+    ChangeKind,
+)
+from tidings_server.change import Change, HistoryLost, Position
+from tidings_server.errors import store_unavailable
+from tidings_server.lifecycle import state_before
+from tidings_server.record import Record
+from tidings_server.store import events, system
+from tidings_server.store.connection import Database, is_history_lost, is_unavailable
+from tidings_server.store.documents import CorruptDocument, id_parts, to_record
+
+AWAIT_MILLISECONDS: Final = 500
+
+# What MongoDB purges is not news: a deletion is a replacement of the record, told when it was made.
+_PIPELINE: Final = [
+    {
+        "$match": {
+            "$or": [
+                {
+                    "ns.coll": {"$in": [events.COLLECTION, system.COLLECTION]},
+                    "operationType": {"$in": ["insert", "replace", "update"]},
+                },
+                {"ns.coll": events.COLLECTION, "operationType": {"$in": ["drop", "rename"]}},
+                {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
+            ]
+        }
+    }
+]
+
+
+async def read_changes(database: Database, after: Position) -> AsyncGenerator[Change | None]:
+    """Yield every change after a position, in order, and None whenever there is none for a while. Never ends.
+
+    Only what a majority of the nodes has stored is told, so that nothing told is ever taken back.
+
+    Raises HistoryLost if the store no longer has the changes after the position (begin anew), and Failure
+    STORE_UNAVAILABLE if it does not answer (go on from the last position).
+    """
+    start = ClusterTime(after.seconds, after.increment)
+    stream = database.watch(
+        _PIPELINE,
+        full_document="updateLookup",  # only for records that a person has edited: we replace whole documents
+        start_at_operation_time=start,
+        max_await_time_ms=AWAIT_MILLISECONDS,
+    )
+    position = Position(start.time, start.inc, -1)
+    try:
+        while True:
+            document = await stream.try_next()
+            if document is None:
+                if not bool(stream.alive):  # Motor types this property as a method
+                    raise HistoryLost
+                yield None
+                continue
+            position = _following(position, document["clusterTime"])
+            if position > after:
+                yield _change(document, position)
+    except PyMongoError as error:
+        if is_history_lost(error):
+            raise HistoryLost from error
+        if is_unavailable(error):
+            raise store_unavailable() from error
+        raise
+    finally:
+        with suppress(PyMongoError, asyncio.CancelledError):
+            await stream.close()
+
+
+def _following(last: Position, time: ClusterTime) -> Position:
+    """The position of the next change. Those of one transaction have one cluster time and are told apart by number.
+
+    A stream that starts at a cluster time gives all changes of that time, so the numbers are the same for everyone.
+    """
+    if (time.time, time.inc) == (last.seconds, last.increment):
+        return last._replace(ordinal=last.ordinal + 1)
+    return Position(time.time, time.inc, 0)
+
+
+def _change(document: Mapping[str, Any], position: Position) -> Change:
+    if document["operationType"] not in {"insert", "replace", "update"}:
+        raise HistoryLost
+    if document["ns"]["coll"] == system.COLLECTION:
+        return Change(position, beat=(document["fullDocument"] or {}).get("beat", ""))
+    stored = document.get("fullDocument")
+    project, event_id = id_parts(document["documentKey"]["_id"])
+    if stored is None:  # edited by hand and purged before we looked
+        return Change(position)
+    try:
+        record = to_record(stored)
+    except CorruptDocument:
+        return Change(position, project=project, unreadable_id=event_id)
+    return Change(position, project, record.event, _kind(record), state_before(record.event))
+
+
+def _kind(record: Record) -> ChangeKind.ValueType:
+    if record.deleted:
+        return CHANGE_KIND_DELETED
+    return CHANGE_KIND_CREATED if record.event.revision == record.first_revision else CHANGE_KIND_UPDATED

@@ -1,0 +1,80 @@
+"""One deployment's data: opened, prepared, and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure
+
+from tidings_server.change import LAST_OF_ITS_TIME, Change, Position
+from tidings_server.clock import Clock
+from tidings_server.limits import Limits
+from tidings_server.store.changes import read_changes
+from tidings_server.store.connection import INDEX_BUILD_SECONDS, connect, open_database, store_call
+from tidings_server.store.events import EventStore
+from tidings_server.store.indexes import WrongIndex, ensure_indexes
+from tidings_server.store.keys import KeyStore
+from tidings_server.store.system import Deployment, load_deployment, write_canary
+
+
+class StoreRefused(Exception):
+    """The MongoDB cannot be used as it is. The text says how to mend it."""
+
+
+class Store:
+    """Everything that is stored, behind methods that speak of events, keys and changes."""
+
+    def __init__(self, uri: str, database: str, clock: Clock, limits: Limits) -> None:
+        """Raises StoreRefused if the URI is not one. Connects when it is first used."""
+        try:
+            self._client = connect(uri)
+        except (ConfigurationError, InvalidURI) as error:
+            raise StoreRefused(f"the MongoDB URI cannot be used: {error}") from error
+        self._database = open_database(self._client, database)
+        self.events = EventStore(self._database, clock, limits)
+        self.keys = KeyStore(self._database)
+
+    async def prepare(self) -> Deployment:
+        """Check the server, make what is missing, and return the identity of the deployment.
+
+        Raises StoreRefused if the server cannot do what Tidings needs, Failure STORE_UNAVAILABLE if it does
+        not answer.
+        """
+        try:
+            return await self._prepared()
+        except (WrongIndex, OperationFailure) as error:
+            raise StoreRefused(str(error)) from error
+
+    async def _prepared(self) -> Deployment:
+        with store_call():
+            hello = await self._database.command("hello")
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise StoreRefused(
+                "this MongoDB is a standalone server, which has no change streams: start it with "
+                "`mongod --replSet rs0` and run `rs.initiate()` once in mongosh; one member is enough"
+            )
+        with store_call(INDEX_BUILD_SECONDS):
+            await ensure_indexes(self._database)
+        return await load_deployment(self._database)
+
+    async def ping(self) -> None:
+        """Read something real. Raises Failure STORE_UNAVAILABLE."""
+        await self.keys.exist()
+
+    async def now(self) -> Position:
+        """A position at or after every change acknowledged so far."""
+        with store_call():
+            reply = await self._database.command("ping")
+        time = reply["operationTime"]
+        return Position(time.time, time.inc, LAST_OF_ITS_TIME)
+
+    async def beat(self, name: str) -> None:
+        """Make a change without an event that carries a name."""
+        await write_canary(self._database, name)
+
+    def changes(self, after: Position) -> AsyncGenerator[Change | None]:
+        """See `read_changes`."""
+        return read_changes(self._database, after)
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,196 @@
+"""The watch of one event: from what it is, through every change of its state, to its end.
+
+The event's record carries its transitions, so this watch needs no history of the store: whatever it missed,
+it reads the event again and tells the transitions since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+
+from tidings.v1 import error_reason_pb2 as reasons
+from tidings.v1.event_pb2 import Event, StateTransition
+from tidings.v1.event_service_pb2 import (
+    CHANGE_KIND_DELETED,
+    CHANGE_KIND_EXPIRED,
+    CHANGE_KIND_INITIAL,
+    CHANGE_KIND_UPDATED,
+    CLOSING_REASON_DRAINING,
+    CLOSING_REASON_MAX_DURATION,
+    CLOSING_REASON_TERMINAL,
+    HISTORY_LOSS_POLICY_FAIL,
+    ChangeKind,
+    EventChange,
+    WatchEventRequest,
+    WatchEventResponse,
+)
+from tidings.v1.task_pb2 import TaskState, TaskStatus
+from tidings_server.change import Change, HistoryLost
+from tidings_server.clock import Clock, to_millis
+from tidings_server.errors import Failure
+from tidings_server.lifecycle import TERMINAL, state_before
+from tidings_server.limits import Limits
+from tidings_server.store import EventStore
+from tidings_server.watch.scope import Scope
+from tidings_server.watch.stream import Messages, Stream, draining, event_change, history_lost
+from tidings_server.watch.subscription import Draining, Lagged, Subscription
+from tidings_server.watch.token import Place
+
+_GONE = frozenset({reasons.ERROR_REASON_EVENT_NOT_FOUND, reasons.ERROR_REASON_EVENT_EXPIRED})
+
+
+class EventWatch:
+    """Follows one event. `messages` may be called once."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        request: WatchEventRequest,
+        stream: Stream,
+        subscription: Subscription,
+        events: EventStore,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._scope = scope
+        self._request = request
+        self._stream = stream
+        self._subscription = subscription
+        self._events = events
+        self._clock = clock
+        self._limits = limits
+        self._seen = stream.resumed.revision or 0
+        self._event = Event()
+        self._gone = False
+
+    async def messages(self) -> Messages:
+        self._event = await self._read()
+        if self._request.live_only:
+            self._seen = self._event.revision
+        for message in self._tell_missed():
+            yield message
+        yield self._stream.synced(self._place)
+        while not self._is_final():
+            try:
+                async for message in self._next():
+                    yield message
+            except Draining:
+                yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
+                raise draining() from None
+            if self._stream.is_over:
+                yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+                return
+            if self._stream.needs_bookmark:
+                yield self._stream.bookmark(self._place)
+        yield self._stream.closing(self._place, CLOSING_REASON_TERMINAL)
+
+    async def _next(self) -> Messages:
+        """Tell the next change, or what the event has become if none was heard."""
+        heard = True
+        change = None
+        try:
+            change = await self._subscription.next(min(self._stream.due, self._expiry()))
+        except (Lagged, HistoryLost):
+            self._subscription.begin_again(self._subscription.start)
+            heard = False
+        if change is not None:
+            for message in self._tell(change):
+                yield message
+        elif not heard or self._expiry() <= monotonic():
+            async for message in self._read_again():
+                yield message
+
+    @property
+    def _place(self) -> Place:
+        return Place(revision=self._seen)
+
+    def _is_final(self) -> bool:
+        ended = not self._event.HasField("status") or self._event.status.state in TERMINAL
+        return self._gone or (ended and not self._request.stay_open)
+
+    def _expiry(self) -> float:
+        """When the event expires, on the monotonic clock."""
+        return monotonic() + (to_millis(self._event.expire_time) - self._clock()) / 1000
+
+    async def _read(self) -> Event:
+        return await self._events.get(self._scope.project, self._scope.id)
+
+    async def _read_again(self) -> Messages:
+        """Tell what happened while the changes were not heard, or the end that has come by itself."""
+        try:
+            self._event = await self._read()
+        except Failure as failure:
+            if failure.reason not in _GONE:
+                raise
+            expired = failure.reason == reasons.ERROR_REASON_EVENT_EXPIRED
+            yield self._end(CHANGE_KIND_EXPIRED if expired else CHANGE_KIND_DELETED)
+            return
+        for message in self._tell_missed():
+            yield message
+
+    def _tell(self, change: Change) -> Iterator[WatchEventResponse]:
+        """Tell a change from the hub, unless it was told already."""
+        if change.event is None:
+            yield self._stream.unreadable(self._place, change.unreadable_id)
+        elif change.event.revision > self._seen:
+            self._event, self._seen = change.event, change.event.revision
+            self._gone = change.kind == CHANGE_KIND_DELETED
+            yield self._stream.change(self._place, event_change(change))
+
+    def _tell_missed(self) -> Iterator[WatchEventResponse]:
+        """Tell what lies between the revision told last and the event as it was read."""
+        if self._seen and self._is_history_lost():
+            if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
+                raise history_lost()
+            yield self._stream.reset()
+            self._seen = 0
+        if not self._seen:
+            yield self._told(EventChange(kind=CHANGE_KIND_INITIAL, event=self._event))
+        elif self._event.revision > self._seen:
+            for transition in self._event.transitions:
+                if self._seen < transition.revision < self._event.revision:
+                    yield self._told(_partial(self._event, transition))
+            before = state_before(self._event)
+            yield self._told(EventChange(kind=CHANGE_KIND_UPDATED, event=self._event, previous_state=before))
+
+    def _told(self, change: EventChange) -> WatchEventResponse:
+        self._seen = change.event.revision
+        return self._stream.change(self._place, change)
+
+    def _end(self, kind: ChangeKind.ValueType) -> WatchEventResponse:
+        self._gone = True
+        return self._stream.change(self._place, EventChange(kind=kind, event=self._event))
+
+    def _is_history_lost(self) -> bool:
+        """Whether transitions since the revision told last may have been dropped from the record.
+
+        A record that is older than what was told was restored from a copy, or is another event with the id.
+        """
+        transitions = self._event.transitions
+        dropped = len(transitions) >= self._limits.transitions_max and transitions[0].revision > self._seen + 1
+        return dropped or self._event.revision < self._seen
+
+
+def _partial(event: Event, transition: StateTransition) -> EventChange:
+    """A change of state of which only the transition is known."""
+    before: TaskState.ValueType = getattr(transition, "from")
+    status = TaskStatus(
+        task_id=event.event_id,
+        state=transition.to,
+        message=transition.message,
+        update_time=transition.time,
+        revision=transition.revision,
+    )
+    then = Event(
+        event_id=event.event_id,
+        type=event.type,
+        mission_id=event.mission_id,
+        run_id=event.run_id,
+        step_id=event.step_id,
+        agent_id=event.agent_id,
+        status=status,
+        update_time=transition.time,
+        revision=transition.revision,
+    )
+    return EventChange(kind=CHANGE_KIND_UPDATED, event=then, previous_state=before, partial=True)

@@ -1,0 +1,150 @@
+"""The watch of a run, a mission or a project: a snapshot of what matches, then every change of it.
+
+The snapshot needs nothing of the store but plain reads: a page is read, a barrier is passed, and the changes
+up to the barrier are applied to the page in memory. So every page is exact at a known position, memory is
+bounded by one page, and at `synced` the watcher's picture equals the store.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidings.v1.event_pb2 import Event
+from tidings.v1.event_service_pb2 import (
+    CHANGE_KIND_DELETED,
+    CHANGE_KIND_INITIAL,
+    CLOSING_REASON_DRAINING,
+    CLOSING_REASON_MAX_DURATION,
+    HISTORY_LOSS_POLICY_FAIL,
+    EventChange,
+    WatchEventRequest,
+    WatchEventResponse,
+)
+from tidings_server.change import Change, HistoryLost
+from tidings_server.clock import Clock, to_millis
+from tidings_server.limits import Limits
+from tidings_server.store import EventStore, Key
+from tidings_server.watch.hub import Hub
+from tidings_server.watch.scope import Selection
+from tidings_server.watch.stream import Messages, Stream, after, draining, event_change, history_lost
+from tidings_server.watch.subscription import Draining, Subscription
+from tidings_server.watch.tail import Tail
+from tidings_server.watch.token import NOWHERE, Place
+
+_BEFORE_ALL: Final[Key] = (-1, "")
+_AFTER_ALL: Final[Key] = (2**63, "")
+
+
+class ScopeWatch:
+    """Follows the events of a selection. `messages` may be called once."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        request: WatchEventRequest,
+        stream: Stream,
+        subscription: Subscription,
+        hub: Hub,
+        events: EventStore,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._selection = selection
+        self._request = request
+        self._stream = stream
+        self._subscription = subscription
+        self._hub = hub
+        self._events = events
+        self._clock = clock
+        self._limits = limits
+        self._tail = Tail(hub, selection, subscription, stream.resumed.position)
+        self._needs_snapshot = stream.resumed == NOWHERE and not request.live_only
+
+    async def messages(self) -> Messages:
+        try:
+            while not self._stream.is_over:
+                try:
+                    async for message in self._told_from_start():
+                        yield message
+                except HistoryLost:
+                    if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
+                        raise history_lost() from None
+                    yield self._stream.reset()
+                    self._tail = Tail(self._hub, self._selection, self._subscription, None)
+                    self._needs_snapshot = True
+            yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+        except Draining:
+            yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
+            raise draining() from None
+        finally:
+            await self._tail.aclose()
+
+    @property
+    def _place(self) -> Place:
+        return NOWHERE if self._needs_snapshot else after(self._tail.position)
+
+    async def _told_from_start(self) -> Messages:
+        if self._needs_snapshot:
+            async for message in self._snapshot():
+                yield message
+            self._needs_snapshot = False
+        else:
+            async for message in self._missed():
+                yield message
+        yield self._stream.synced(self._place)
+        while not self._stream.is_over:
+            change = await self._tail.next(self._stream.due)
+            if change is not None:
+                yield self._told(change)
+            elif self._stream.needs_bookmark:
+                yield self._stream.bookmark(self._place)
+
+    async def _missed(self) -> Messages:
+        """Tell the changes between the place resumed from and the beginning of the subscription."""
+        while self._tail.is_behind and not self._stream.is_over:
+            change = await self._tail.next(self._stream.due)
+            if change is not None:
+                yield self._told(change)
+            elif self._stream.needs_bookmark:
+                yield self._stream.bookmark(self._place)
+
+    async def _snapshot(self) -> Messages:
+        """Tell every matching event as it is, exact at the tail's position when done."""
+        query, told_up_to = self._selection.query(), _BEFORE_ALL
+        while told_up_to != _AFTER_ALL:
+            start = None if told_up_to == _BEFORE_ALL else told_up_to
+            page = await self._events.list(query, after=start, limit=self._limits.watch_page_size)
+            page_end = page.next or _AFTER_ALL
+            items = {event.event_id: event for event in page.events}
+            for event_id in page.unreadable:
+                yield self._stream.unreadable(NOWHERE, event_id)
+            async for change in self._tail.up_to(await self._hub.barrier()):
+                if change.event is None or _key(change.event) <= told_up_to:
+                    yield self._told(change)
+                elif _key(change.event) <= page_end:
+                    self._apply(change, items)
+            for event in sorted(items.values(), key=_key):
+                if to_millis(event.expire_time) > self._clock():
+                    yield self._stream.change(NOWHERE, EventChange(kind=CHANGE_KIND_INITIAL, event=event))
+            told_up_to = page_end
+
+    def _apply(self, change: Change, items: dict[str, Event]) -> None:
+        """Roll a page forward by one change. What comes after the page is left to the page that will hold it."""
+        event = change.event
+        assert event is not None
+        read = items.get(event.event_id)
+        if read is not None and read.revision >= event.revision:
+            return
+        items.pop(event.event_id, None)
+        if change.kind != CHANGE_KIND_DELETED and self._selection.has(event):
+            items[event.event_id] = event
+
+    def _told(self, change: Change) -> WatchEventResponse:
+        place = NOWHERE if self._needs_snapshot else after(change.position)
+        if change.event is None:
+            return self._stream.unreadable(place, change.unreadable_id)
+        return self._stream.change(place, event_change(change))
+
+
+def _key(event: Event) -> Key:
+    return to_millis(event.create_time), event.event_id

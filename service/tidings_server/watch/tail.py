@@ -1,0 +1,97 @@
+"""The changes of a selection after a position: from the hub, or from the store for one who has fallen behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from time import monotonic
+from typing import Final
+
+from tidings_server.change import Change, HistoryLost, Position
+from tidings_server.errors import Failure
+from tidings_server.watch.hub import Hub
+from tidings_server.watch.scope import Selection
+from tidings_server.watch.subscription import Lagged, Subscription
+
+STEP_SECONDS: Final = 1.0
+
+
+class Tail:
+    """Gives every matching change once, in order, however far the watcher falls behind."""
+
+    def __init__(self, hub: Hub, selection: Selection, subscription: Subscription, after: Position | None) -> None:
+        """With `after` None, the changes from the subscription's start on."""
+        self._hub = hub
+        self._matches = selection.tells_of_scope()
+        self._subscription = subscription
+        self._given = after or subscription.start
+        self._catching_up: AsyncGenerator[Change | None] | None = None
+
+    @property
+    def position(self) -> Position:
+        """Every matching change up to here has been given."""
+        if self.is_behind or not self._subscription.is_empty():
+            return self._given
+        return max(self._given, self._hub.position)
+
+    async def next(self, until: float) -> Change | None:
+        """The next change, or None when there is none until about a time of the monotonic clock.
+
+        Raises HistoryLost, Draining, and Failure STORE_UNAVAILABLE while catching up.
+        """
+        while monotonic() < until:
+            change = await self._caught_up(until) if self.is_behind else await self._live(until)
+            if change is not None:
+                return change
+        return None
+
+    async def up_to(self, target: Position) -> AsyncIterator[Change]:
+        """The changes up to a position that the hub has passed, and perhaps some more. Raises as `next`."""
+        while self.position < target:
+            change = await self.next(monotonic() + STEP_SECONDS)
+            if change is not None:
+                yield change
+
+    async def aclose(self) -> None:
+        if self._catching_up is not None:
+            await self._catching_up.aclose()
+            self._catching_up = None
+
+    @property
+    def is_behind(self) -> bool:
+        return self._given < self._subscription.start
+
+    async def _live(self, until: float) -> Change | None:
+        try:
+            change = await self._subscription.next(until)
+        except Lagged:
+            self._subscription.begin_again(self._hub.position)
+            return None
+        except HistoryLost:
+            self._subscription.begin_again(self._hub.position)
+            raise
+        if change is None or change.position <= self._given:
+            return None
+        self._given = change.position
+        return change
+
+    async def _caught_up(self, until: float) -> Change | None:
+        """One step through the store's changes: a matching one, or None."""
+        if self._catching_up is None:
+            self._catching_up = self._hub.catch_up(self._given, self._subscription.start)
+        try:
+            async with asyncio.timeout(max(0, until - monotonic())):
+                change = await anext(self._catching_up)
+        except (TimeoutError, StopAsyncIteration, Failure, HistoryLost) as end:
+            await self.aclose()
+            if isinstance(end, Failure | HistoryLost):
+                raise
+            if isinstance(end, StopAsyncIteration):
+                self._given = self._subscription.start
+            return None
+        if change is None:
+            return None
+        self._given = change.position
+        if not self.is_behind:
+            await self.aclose()
+        return change if self._matches(change) else None

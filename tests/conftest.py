@@ -1,0 +1,77 @@
+"""The real thing for every test: one embedded store for the session, a database and a server on a free port where needed.
+
+With TIDINGS_TEST_MONGODB_URI the same tests run against that MongoDB instead.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+from pydantic import SecretStr
+from tidings_server.clock import system_clock
+from tidings_server.config import Config
+from tidings_server.embedded import EmbeddedStore
+from tidings_server.limits import Limits
+from tidings_server.server import serve
+
+from wire import Wire
+
+Start = Callable[..., AbstractAsyncContextManager[Wire]]
+
+
+@pytest.fixture(scope="session")
+async def mongodb_uri() -> AsyncIterator[str]:
+    if uri := os.environ.get("TIDINGS_TEST_MONGODB_URI"):
+        yield uri
+        return
+    async with EmbeddedStore(None, arguments=["--enable-test-commands"]) as store:
+        yield store.uri
+
+
+@pytest.fixture(scope="session")
+async def mongo(mongodb_uri: str) -> AsyncIterator[AsyncIOMotorClient[dict[str, Any]]]:
+    """A client of the store itself, for tests that look behind the server or break things."""
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongodb_uri)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def database() -> str:
+    return f"test_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def start(mongodb_uri: str, database: str) -> AsyncIterator[Start]:
+    """Starts servers on this test's database; they are stopped, newest first, when their context or the test ends."""
+
+    @asynccontextmanager
+    async def started(clock: Any = system_clock, limits: Limits | None = None, **settings: Any) -> AsyncIterator[Wire]:
+        settings = {"listen": "127.0.0.1:0", "mongodb_uri": SecretStr(mongodb_uri), **settings}
+        config = Config(mongodb_database=database, **settings)
+        async with serve(config, clock=clock, limits=limits) as server, Wire(server) as wire:
+            yield wire
+
+    yield started
+
+
+@pytest.fixture(scope="session")
+async def server(mongodb_uri: str) -> AsyncIterator[Wire]:
+    """One server for all tests that need nothing special. They share its project: use ids of your own."""
+    name = f"test_{uuid.uuid4().hex}"
+    config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(mongodb_uri), mongodb_database=name)
+    async with serve(config) as running, Wire(running) as wire:
+        yield wire
+
+
+@pytest.fixture
+def some_id() -> str:
+    return uuid.uuid4().hex
+
+

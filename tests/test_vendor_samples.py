@@ -1,0 +1,136 @@
+"""Samples of the five APIs whose events Tidings keeps: each is stored and read back as its vendor prints it."""
+
+import copy
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import protovalidate
+import pytest
+from google.protobuf import json_format
+
+import vendor_views
+from tidings.v1.event_pb2 import Event
+from tidings.v1.event_service_pb2 import CreateEventRequest, DeleteEventRequest, GetEventRequest
+
+Sample = dict[str, Any]
+
+VIEWS: dict[str, Callable[[Event], dict[str, Any]]] = {
+    "mem0": vendor_views.mem0,
+    "gomemory": vendor_views.gomemory,
+    "exa": vendor_views.exa,
+    "telnyx": vendor_views.telnyx,
+    "memos": vendor_views.memos,
+}
+
+SAMPLES: dict[str, Sample] = {
+    file.name.removesuffix(".json"): json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted((files("tidings_server") / "demo" / "samples").iterdir(), key=lambda file: file.name)
+}
+
+each_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES.keys())
+
+
+def documents(vendor: str) -> list[dict[str, Any]]:
+    return [sample["document"] for sample in SAMPLES.values() if sample["vendor"] == vendor]
+
+
+def request_of(sample: Sample) -> CreateEventRequest:
+    return json_format.ParseDict(sample["request"], CreateEventRequest())
+
+
+def expected_document(sample: Sample, event_id: str) -> dict[str, Any]:
+    """Give what the vendor prints, with the derived id where Tidings derives it: such a document names none."""
+    document: dict[str, Any] = copy.deepcopy(sample["document"])
+    if "idempotencyKey" in sample["request"]["event"]:
+        document["data"]["event_id"] = event_id
+    return document
+
+
+def exactly(document: dict[str, Any]) -> str:
+    """JSON text, in which 1 and 1.0, or 1 and true, are not equal as they are in Python."""
+    return json.dumps(document, sort_keys=True)
+
+
+@each_sample
+def test_sample_request_is_valid(sample: Sample) -> None:
+    request = request_of(sample)
+    protovalidate.validate(request)
+    assert json_format.MessageToDict(request) == sample["request"]  # so it is written in the canonical names
+
+
+@each_sample
+async def test_sample_reads_back_equal(sample: Sample, server: Any) -> None:
+    created = await server.events.CreateEvent(request_of(sample))
+    event_id = created.event.event_id
+    try:
+        got = await server.events.GetEvent(GetEventRequest(event_id=event_id))
+        view = VIEWS[sample["vendor"]](got.event)
+        assert exactly(view) == exactly(expected_document(sample, event_id))
+    finally:  # two samples are the same MemOS task at different times
+        await server.events.DeleteEvent(DeleteEventRequest(event_id=event_id))
+
+
+def test_every_vendor_has_a_sample() -> None:
+    assert {sample["vendor"] for sample in SAMPLES.values()} == VIEWS.keys()
+    for sample in SAMPLES.values():
+        assert sample.keys() == {"vendor", "source", "document", "request"}
+        assert ": https://" in sample["source"]
+
+
+def test_mem0_samples_fill_every_field() -> None:
+    fields = {"id", "event_type", "status", "payload", "metadata", "results"}
+    fields |= {"created_at", "updated_at", "started_at", "completed_at", "latency"}
+    done, pending = documents("mem0")
+    assert done.keys() == pending.keys() == fields
+    assert (done["event_type"], done["status"], done["latency"]) == ("ADD", "SUCCEEDED", 2250)
+    assert None not in done.values()
+    assert [result["event"] for result in done["results"]] == ["ADD", "ADD"]
+    assert [name for name, value in pending.items() if value is None] == [
+        "metadata", "started_at", "completed_at", "latency",
+    ]  # fmt: skip
+
+
+def test_gomemory_samples_are_the_two_printed_ones() -> None:
+    created_at = "2026-03-03T21:44:15Z"
+    error = "Vector database timeout during embedding generation"
+    failure, success = documents("gomemory")
+    assert failure == {"status": "failure", "createdAt": created_at, "error": error}
+    assert success == {"status": "success", "createdAt": created_at}
+
+
+def test_exa_sample_is_the_whole_printed_webset() -> None:
+    (document,) = documents("exa")
+    assert (document["id"], document["object"], document["type"]) == ("<string>", "event", "webset.created")
+    assert document["data"].keys() == {
+        "id", "object", "status", "externalId", "title", "searches", "imports", "enrichments", "monitors", "streams",
+        "metadata", "createdAt", "updatedAt",
+    }  # fmt: skip
+    assert document["data"]["searches"][0]["recall"]["expected"]["bounds"] == {"min": 123, "max": 123}
+
+
+def test_telnyx_samples_fill_every_field_of_each_type() -> None:
+    events = [document["data"] for document in documents("telnyx")]
+    assert sorted(event["type"] for event in events) == [
+        "custom", "error", "message", "status_change", "step_completed", "step_failed", "step_started", "tool_call",
+        "tool_result",
+    ]  # fmt: skip
+    fields = {"run_id", "type", "summary", "timestamp", "step_id", "agent_id", "payload", "idempotency_key"}
+    for event in events:
+        assert event.keys() | {"event_id"} == fields | {"event_id"}
+        assert all(event.values())
+
+
+def test_telnyx_samples_choose_an_id_or_derive_it_from_the_key() -> None:
+    events = [sample["request"]["event"] for sample in SAMPLES.values() if sample["vendor"] == "telnyx"]
+    assert all(("eventId" in event) != ("idempotencyKey" in event) for event in events)
+    assert [event["type"] for event in events if "idempotencyKey" in event] == ["tool_call"]
+
+
+def test_memos_samples_are_one_task_running_and_completed() -> None:
+    completed, running = (document["data"] for document in documents("memos"))
+    assert running == {"task_id": "40aae834-4248-4944-b2bb-a674f37a2fdb", "status": "running"}
+    assert completed.keys() == {"task_id", "status", "memory_views"}
+    assert completed["task_id"] == running["task_id"]
+    assert completed["status"] == "completed"

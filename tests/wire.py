@@ -1,0 +1,139 @@
+"""The wire, from a client's side: stubs on a real channel, and the only places where tests wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+from tidings.v1.event_pb2 import Event
+from tidings.v1.event_service_pb2 import CreateEventRequest, WatchEventRequest, WatchEventResponse
+from tidings.v1.event_service_pb2_grpc import EventServiceStub
+from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED, TaskState, TaskStatus
+from tidings.v1.task_service_pb2 import UpdateTaskStatusRequest
+from tidings.v1.task_service_pb2_grpc import TaskServiceStub
+from tidings_server.server import Server
+
+WITHIN_SECONDS = 20.0
+"""Longer than anything takes: a test that waits this long has failed."""
+
+Call = grpc.aio.UnaryStreamCall[WatchEventRequest, WatchEventResponse]
+
+
+class Wire:
+    """A client of a running server."""
+
+    def __init__(self, server: Server, channel: grpc.aio.Channel | None = None) -> None:
+        self.server = server
+        self.target = f"127.0.0.1:{server.port}"
+        self.channel = channel or grpc.aio.insecure_channel(self.target)
+        self.events = EventServiceStub(self.channel)
+        self.tasks = TaskServiceStub(self.channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.channel.close()
+
+    async def create(self, type_: str = "test.event", **fields: Any) -> Event:
+        """Create an event; with `ttl` in seconds."""
+        request = CreateEventRequest()
+        if ttl := fields.pop("ttl", None):
+            request.ttl.seconds = ttl
+        request.event.MergeFrom(Event(type=type_, **fields))
+        return (await self.events.CreateEvent(request)).event
+
+    async def create_task(self, type_: str = "test.task", **fields: Any) -> Event:
+        return await self.create(type_, **{"status": TaskStatus(), **fields})
+
+    async def update(
+        self, task_id: str, state: TaskState.ValueType = TASK_STATE_UNSPECIFIED, **fields: Any
+    ) -> TaskStatus:
+        request = UpdateTaskStatusRequest(task_id=task_id, state=state, **fields)
+        return (await self.tasks.UpdateTaskStatus(request)).status
+
+    def watch(self, **fields: Any) -> Call:
+        call: Call = self.events.WatchEvent(WatchEventRequest(**fields))
+        return call
+
+
+async def take(call: Call) -> WatchEventResponse:
+    """The next message of a watch. Raises the call's status if it has ended."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        message = await call.read()
+    if message is grpc.aio.EOF:
+        code, details = await call.code(), await call.details()
+        raise AssertionError(f"the watch ended with {code}: {details}")
+    return message
+
+
+async def take_until(call: Call, wanted: Callable[[WatchEventResponse], bool]) -> list[WatchEventResponse]:
+    """The messages up to and with the first that is wanted."""
+    messages: list[WatchEventResponse] = []
+    while not messages or not wanted(messages[-1]):
+        messages.append(await take(call))
+    return messages
+
+
+async def take_synced(call: Call) -> list[WatchEventResponse]:
+    """The messages up to and with `synced`."""
+    return await take_until(call, lambda message: message.HasField("synced"))
+
+
+async def take_all(call: Call) -> list[WatchEventResponse]:
+    """All messages to the end of a watch that ends with OK. Raises its status otherwise."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        return [message async for message in call]
+
+
+async def ended(call: Call) -> tuple[list[WatchEventResponse], grpc.aio.AioRpcError]:
+    """The messages of a watch that ends with an error, and the error."""
+    messages = []
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            async for message in call:
+                messages.append(message)  # noqa: PERF401 (what came before the error is wanted)
+    except grpc.aio.AioRpcError as error:
+        return messages, error
+    raise AssertionError("the watch ended with OK")
+
+
+async def failure(call: Any) -> Failed:
+    """The status that a call fails with."""
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await call
+    except grpc.aio.AioRpcError as error:
+        return Failed(error)
+    raise AssertionError("the call succeeded")
+
+
+class Failed:
+    """A status with its details unpacked."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.code = error.code()
+        self.message = error.details() or ""
+        trailers = dict(error.trailing_metadata() or ())
+        self.status = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
+        info = self._detail(error_details_pb2.ErrorInfo())
+        self.reason, self.domain, self.metadata = info.reason, info.domain, dict(info.metadata)
+        self.fields = {
+            each.field: each.reason for each in self._detail(error_details_pb2.BadRequest()).field_violations
+        }
+        self.retry_seconds = self._detail(error_details_pb2.RetryInfo()).retry_delay.seconds
+        self.request_id = self._detail(error_details_pb2.RequestInfo()).request_id
+
+    def _detail(self, detail: Any) -> Any:
+        for packed in self.status.details:
+            if packed.Unpack(detail):
+                break
+        return detail
+
+
