@@ -1,4 +1,4 @@
-"""The real thing for every test: one embedded store for the session, a database and a server on a free port where needed.
+"""The real thing for every test: one embedded store for the session, and servers on free ports.
 
 With TIDINGS_TEST_MONGODB_URI the same tests run against that MongoDB instead.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
+
 from tidings_server.clock import system_clock
 from tidings_server.config import Config
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
 from tidings_server.server import serve
-
 from wire import Wire
 
 Start = Callable[..., AbstractAsyncContextManager[Wire]]
@@ -48,8 +48,8 @@ def database() -> str:
 
 
 @pytest.fixture
-async def start(mongodb_uri: str, database: str) -> AsyncIterator[Start]:
-    """Starts servers on this test's database; they are stopped, newest first, when their context or the test ends."""
+def start(mongodb_uri: str, database: str) -> Start:
+    """Starts servers on this test's database."""
 
     @asynccontextmanager
     async def started(clock: Any = system_clock, limits: Limits | None = None, **settings: Any) -> AsyncIterator[Wire]:
@@ -58,7 +58,7 @@ async def start(mongodb_uri: str, database: str) -> AsyncIterator[Start]:
         async with serve(config, clock=clock, limits=limits) as server, Wire(server) as wire:
             yield wire
 
-    yield started
+    return started
 
 
 @pytest.fixture(scope="session")
@@ -73,5 +73,3 @@ async def server(mongodb_uri: str) -> AsyncIterator[Wire]:
 @pytest.fixture
 def some_id() -> str:
     return uuid.uuid4().hex
-
-

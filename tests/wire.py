@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+
 from tidings.v1.event_pb2 import Event
 from tidings.v1.event_service_pb2 import CreateEventRequest, WatchEventRequest, WatchEventResponse
 from tidings.v1.event_service_pb2_grpc import EventServiceStub
@@ -26,9 +27,11 @@ Call = grpc.aio.UnaryStreamCall[WatchEventRequest, WatchEventResponse]
 class Wire:
     """A client of a running server."""
 
-    def __init__(self, server: Server, channel: grpc.aio.Channel | None = None) -> None:
-        self.server = server
-        self.target = f"127.0.0.1:{server.port}"
+    def __init__(self, server: Server | str, channel: grpc.aio.Channel | None = None) -> None:
+        """Of a server in this process, or of the one at an address."""
+        if isinstance(server, Server):
+            self.server = server
+        self.target = server if isinstance(server, str) else f"127.0.0.1:{server.port}"
         self.channel = channel or grpc.aio.insecure_channel(self.target)
         self.events = EventServiceStub(self.channel)
         self.tasks = TaskServiceStub(self.channel)
@@ -88,17 +91,20 @@ async def take_synced(call: Call) -> list[WatchEventResponse]:
 
 async def take_all(call: Call) -> list[WatchEventResponse]:
     """All messages to the end of a watch that ends with OK. Raises its status otherwise."""
+    messages: list[WatchEventResponse] = []
     async with asyncio.timeout(WITHIN_SECONDS):
-        return [message async for message in call]
+        while (message := await call.read()) is not grpc.aio.EOF:
+            messages.append(message)
+    return messages
 
 
 async def ended(call: Call) -> tuple[list[WatchEventResponse], grpc.aio.AioRpcError]:
     """The messages of a watch that ends with an error, and the error."""
-    messages = []
+    messages: list[WatchEventResponse] = []
     try:
         async with asyncio.timeout(WITHIN_SECONDS):
-            async for message in call:
-                messages.append(message)  # noqa: PERF401 (what came before the error is wanted)
+            while (message := await call.read()) is not grpc.aio.EOF:
+                messages.append(message)
     except grpc.aio.AioRpcError as error:
         return messages, error
     raise AssertionError("the watch ended with OK")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -17,6 +16,7 @@ from tidings_server.embedded import EmbeddedStoreError
 from tidings_server.errors import Failure
 from tidings_server.logs import configure_logs
 from tidings_server.server import StartRefused, serve
+from tidings_server.stopping import StoppedAtOnce, stop_signals
 from tidings_server.store import StoreRefused
 
 STORE_SETTINGS: Final = ("mongodb_uri", "mongodb_database", "data_dir", "secret")
@@ -37,26 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         asyncio.run(_serve(config) if command == "serve" else keys_command.run(config, **action))
     except (StartRefused, StoreRefused, EmbeddedStoreError, keys_command.Refused, Failure) as error:
         sys.exit(f"tidings-server: {error}")
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except StoppedAtOnce:
         sys.exit(130)
     sys.exit(0)
 
 
 async def _serve(config: Config) -> None:
-    """Serve until the first SIGTERM or SIGINT, then stop in order; a second one stops at once."""
-    stop, this = asyncio.Event(), asyncio.current_task()
-    assert this is not None
-
-    def on_signal() -> None:
-        if stop.is_set():
-            this.cancel()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    starting = asyncio.ensure_future(stop.wait())
-    async with serve(config):
-        await starting
+    """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once."""
+    async with stop_signals() as stop_asked, serve(config):
+        await stop_asked()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,7 +73,12 @@ class Failure(Exception):
     """What a caller is told: a reason, a sentence that they can act on, and the facts as metadata."""
 
     def __init__(
-        self, reason: ErrorReason.ValueType, message: str, *, violations: Sequence[Violation] = (), **metadata: object
+        self,
+        reason: ErrorReason.ValueType,
+        message: str,
+        *,
+        violations: Sequence[Violation] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -150,7 +155,9 @@ def revision_mismatch(event_id: str, current: int) -> Failure:
 
 def corrupt_record(event_id: str) -> Failure:
     return Failure(
-        reasons.ERROR_REASON_CORRUPT_RECORD, f'the record of event "{event_id}" cannot be read', event_id=event_id
+        reasons.ERROR_REASON_CORRUPT_RECORD,
+        f'the record of event "{event_id}" cannot be read',
+        metadata={"event_id": event_id},
     )
 
 

@@ -158,14 +158,20 @@ class Server:
         self.gate.drain()
         stopped = asyncio.create_task(self._grpc.stop(self._config.drain_seconds))
         self.hub.drain()
+        try:
+            await self._finished(stopped)
+        finally:  # also when somebody has no more patience
+            await self._grpc.stop(None)
+            await stopped
+        log.info("stopped")
+
+    async def _finished(self, stopped: asyncio.Task[None]) -> None:
+        """Wait until our calls and watches have been answered, or the time for it is up."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):
                 await self._admission.idle.wait()
         # Streams of other services, such as the watches of health, would use up the whole of the time.
         await asyncio.wait([stopped], timeout=FLUSH_SECONDS)
-        await self._grpc.stop(None)
-        await stopped
-        log.info("stopped")
 
     def _bind(self) -> int:
         config = self._config
