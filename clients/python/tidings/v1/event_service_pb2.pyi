@@ -597,9 +597,9 @@ class WatchEventRequest(_message.Message):
     mission_id: _builtins.str
     """The events of one mission, also those to come."""
     resume_token: _builtins.str
-    """Right after the message that carried this token, on any server of the deployment. The scope and the
-    filter must be as they were. INVALID_ARGUMENT, reason RESUME_TOKEN_INVALID, if the token was not issued for
-    them.
+    """Right after the message that carried this token, on any server of the deployment; empty: with a snapshot. The
+    scope and the filter must be as they were. INVALID_ARGUMENT, reason RESUME_TOKEN_INVALID, if the token was not
+    issued for them.
     """
     live_only: _builtins.bool
     """With what changes from now on: no snapshot. `synced` comes at once."""
