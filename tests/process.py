@@ -17,9 +17,10 @@ from wire import WITHIN_SECONDS
 class ServerProcess:
     """A running `tidings-server`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: asyncio.StreamReader) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._log = log
+        self._log: asyncio.Queue[bytes] = asyncio.Queue()
+        self._reading = asyncio.create_task(self._read())
 
     @property
     def pid(self) -> int:
@@ -31,7 +32,7 @@ class ServerProcess:
     async def logged(self, event: str) -> dict[str, Any]:
         """The next log line that begins with these words."""
         async with asyncio.timeout(WITHIN_SECONDS):
-            while line := await self._log.readline():
+            while line := await self._log.get():
                 entry: dict[str, Any] = json.loads(line)
                 if entry["event"].startswith(event):
                     return entry
@@ -39,8 +40,15 @@ class ServerProcess:
 
     async def exit_code(self) -> int:
         async with asyncio.timeout(WITHIN_SECONDS):
-            await self._log.read()
+            await self._reading
             return await self._process.wait()
+
+    async def _read(self) -> None:
+        """Take the log as it comes, so that the pipe is never full; an empty line is its end."""
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._log.put_nowait(line)
+        self._log.put_nowait(b"")
 
     def children(self) -> list[int]:
         """The ids of the processes that the server started."""
@@ -62,14 +70,13 @@ async def server_process(*arguments: str) -> AsyncIterator[ServerProcess]:
         *arguments,
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stderr is not None
+    server = ServerProcess(process)
     try:
-        yield ServerProcess(process, process.stderr)
+        yield server
     finally:
         if process.returncode is None:
             process.kill()
-            await process.stderr.read()
-            await process.wait()
+        await server.exit_code()
 
 
 def is_running(pid: int) -> bool:

@@ -151,7 +151,6 @@ async def kill_store(process: ServerProcess, storm: Storm) -> None:
 async def test_no_acknowledged_write_is_lost_and_every_watch_goes_on(tmp_path: Path) -> None:
     async with server_process("--data-dir", str(tmp_path / "data")) as process:
         port = (await process.logged("serving"))["port"]
-        drain_log = asyncio.create_task(process.exit_code())
         async with Wire(f"127.0.0.1:{port}") as wire:
             storm = Storm(wire)
             watcher = asyncio.create_task(storm.watch())
@@ -165,7 +164,7 @@ async def test_no_acknowledged_write_is_lost_and_every_watch_goes_on(tmp_path: P
             print(f"{KILLS} kills, {len(storm.acknowledged)} tasks, {len(storm.told)} changes, {dict(storm.endings)}")  # noqa: T201
             await check(storm, wire)
         process.send(signal.SIGTERM)
-        assert await drain_log == 0
+        assert await process.exit_code() == 0
 
 
 async def told_of_all(storm: Storm, watcher: asyncio.Task[None]) -> None:
