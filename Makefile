@@ -28,6 +28,10 @@ run: .venv/.run  ## Start the service on the embedded store with sample data and
 test: .venv/.dev  ## Run all tests
 	$(BIN)/python -m pytest
 
+.PHONY: test-kills
+test-kills: .venv/.dev  ## Kill the store KILLS times (default 20) under writers and watchers
+	TIDINGS_TEST_KILLS=$(or $(KILLS),20) $(BIN)/python -m pytest -s tests/test_store_kills.py
+
 .PHONY: check
 check: lint types protos check-generated  ## Everything that needs no running service
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from process import ServerProcess, server_process
 from tidings.v1.event_pb2 import Event
@@ -148,6 +149,7 @@ async def kill_store(process: ServerProcess, storm: Storm) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.timeout(60 + 15 * KILLS)
 async def test_no_acknowledged_write_is_lost_and_every_watch_goes_on(tmp_path: Path) -> None:
     async with server_process("--data-dir", str(tmp_path / "data")) as process:
         port = (await process.logged("serving"))["port"]

@@ -128,7 +128,7 @@ def _packed(detail: Message) -> any_pb2.Any:
 
 def invalid(violations: Sequence[Violation]) -> Failure:
     """INVALID_ARGUMENT that names every violation; its reason is that of the first."""
-    named = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:3])
+    named = "; ".join(": ".join(filter(None, (each.field, each.description))) for each in violations[:3])
     more = f"; and {len(violations) - 3} more" if len(violations) > 3 else ""
     return Failure(violations[0].reason, f"invalid request: {named}{more}", violations=violations)
 

@@ -82,8 +82,11 @@ def digest_of(request: Message) -> bytes:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
-def new_record(project: str, request: CreateEventRequest, now: int, limits: Limits) -> Record:
-    """The record of the event that a checked request asks for, with everything stamped."""
+def new_record(project: str, request: CreateEventRequest, now: int, limits: Limits, *, path: str = "event") -> Record:
+    """The record of the event that a checked request asks for, with everything stamped.
+
+    Raises Failure PAYLOAD_TOO_LARGE, in which the event is named by its path in the caller's request.
+    """
     content = _content(request)
     event = Event()
     event.CopyFrom(content.event)
@@ -96,7 +99,10 @@ def new_record(project: str, request: CreateEventRequest, now: int, limits: Limi
         _stamp_new_task(event, now)
     if content.HasField("ttl"):
         event.expire_time.CopyFrom(to_timestamp(now + to_millis(content.ttl)))
+    elif event.HasField("expire_time"):
+        event.expire_time.CopyFrom(to_timestamp(to_millis(event.expire_time)))
     _finish(record, task_pb2.TASK_STATE_UNSPECIFIED, now, limits)
+    _check_size(event, path, limits)
     return record
 
 
@@ -173,6 +179,7 @@ def changed(record: Record, mutation: Mutation, now: int, limits: Limits) -> boo
         record.requests.append(RememberedRequest(mutation.request_id, mutation.digest))
         del record.requests[: -limits.remembered_requests_max]
     _finish(record, before, now, limits)
+    _check_size(event, "", limits)
     return True
 
 
@@ -206,7 +213,6 @@ def _finish(record: Record, before: TaskState.ValueType, now: int, limits: Limit
             _remember_transition(event, before, now, limits)
     if not record.expiry_fixed:
         event.expire_time.CopyFrom(to_timestamp(now + _retention(record)))
-    _check_size(event, limits)
 
 
 def _remember_transition(event: Event, before: TaskState.ValueType, now: int, limits: Limits) -> None:
@@ -227,9 +233,9 @@ def _retention(record: Record) -> int:
     return ENDED_TASK_RETENTION if record.event.status.state in TERMINAL else OPEN_TASK_RETENTION
 
 
-def _check_size(event: Event, limits: Limits) -> None:
+def _check_size(event: Event, path: str, limits: Limits) -> None:
     # The transitions are ours: a task must not become too large to be told about by being told about.
     size = event.ByteSize() - sum(transition.ByteSize() for transition in event.transitions)
     if size > limits.event_bytes_max:
         sentence = f"the event would have {size} bytes, more than {limits.event_bytes_max}"
-        raise invalid([Violation("event", sentence, reasons.ERROR_REASON_PAYLOAD_TOO_LARGE)])
+        raise invalid([Violation(path, sentence, reasons.ERROR_REASON_PAYLOAD_TOO_LARGE)])

@@ -57,7 +57,10 @@ class EventService(EventServiceServicer):
 
     async def BatchCreateEvents(self, request: BatchCreateEventsRequest, context: Context) -> BatchCreateEventsResponse:
         project, now = CALLER.get().project, self._clock()
-        records = [new_record(project, item, now, self._limits) for item in request.requests]
+        records = [
+            new_record(project, item, now, self._limits, path=f"requests[{index}].event")
+            for index, item in enumerate(request.requests)
+        ]
         outcomes = await self._events.create_many(records)
         return BatchCreateEventsResponse(results=self._results(outcomes))
 

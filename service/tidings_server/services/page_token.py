@@ -18,7 +18,7 @@ class PageTokens:
 
     def write(self, key: Key | None, project: str, request: ListEventsRequest) -> str:
         """The token of the page after a key; empty if there is none."""
-        return self._seal.seal(json.dumps(key).encode(), _context(project, request)) if key else ""
+        return self._seal.seal(json.dumps(key, ensure_ascii=False).encode(), _context(project, request)) if key else ""
 
     def read(self, token: str, project: str, request: ListEventsRequest) -> Key | None:
         """Raises Failure INVALID_FIELD if the token was not issued for this list."""

@@ -18,7 +18,7 @@ from tidings_server.clock import Clock
 from tidings_server.errors import Failure, corrupt_record, event_expired, event_not_found, revision_mismatch
 from tidings_server.lifecycle import state_name
 from tidings_server.limits import Limits
-from tidings_server.record import Mutation, Record, changed, created_over
+from tidings_server.record import Mutation, Record, changed, created_over, deletion
 from tidings_server.store.connection import Database, store_call
 from tidings_server.store.documents import CorruptDocument, document_id, id_parts, to_document, to_record
 
@@ -27,6 +27,8 @@ DUPLICATE_KEY: Final = 11000
 
 Key = tuple[int, str]
 """Where an event stands in a list: its create_time in milliseconds, then its id."""
+
+_BEFORE_ALL: Final[Key] = (-(2**63), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,9 @@ class EventStore:
 
     async def _read_for_change(self, project: str, event_id: str, mutation: Mutation) -> Record:
         record = await self._find(project, event_id)
-        repeated = any(request.request_id == mutation.request_id for request in record.requests)
-        if record.deleted and not repeated:
+        # Of a deleted event only its deletion may be repeated.
+        repeats = mutation.rule is deletion and any(each.request_id == mutation.request_id for each in record.requests)
+        if record.deleted and not repeats:
             raise event_not_found(event_id)
         if not record.deleted and record.is_gone(self._clock()):
             raise event_expired(event_id)
@@ -199,7 +202,7 @@ class EventStore:
         return {"project": query.project, "$and": criteria}
 
     async def _page(self, documents: AsyncIterator[dict[str, Any]], limit: int) -> Page:
-        page, size, key = Page([], [], None), 0, None
+        page, size, key = Page([], [], None), 0, _BEFORE_ALL
         async for document in documents:
             if len(page.events) + len(page.unreadable) >= limit:
                 return Page(page.events, page.unreadable, key)
@@ -211,7 +214,8 @@ class EventStore:
                 page.events.append(event)
             except CorruptDocument:
                 page.unreadable.append(id_parts(document["_id"])[1])
-            key = int(document["create_time"]), id_parts(document["_id"])[1]
+            if isinstance(time := document.get("create_time"), DatetimeMS):  # or there is no going on from here
+                key = int(time), id_parts(document["_id"])[1]
         return page
 
 

@@ -28,7 +28,7 @@ class Store:
         """Raises StoreRefused if the URI is not one. Connects when it is first used."""
         try:
             self._client = connect(uri)
-        except (ConfigurationError, InvalidURI) as error:
+        except (ConfigurationError, InvalidURI, ValueError) as error:
             raise StoreRefused(f"the MongoDB URI cannot be used: {error}") from error
         self._database = open_database(self._client, database)
         self.events = EventStore(self._database, clock, limits)
