@@ -89,7 +89,7 @@ async def keep_working(server: Server) -> None:
     """Work, and after a failure, such as a restart of the store, begin again."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         while True:
-            with suppress(*_CALL_ERRORS):
+            with suppress(grpc.aio.AioRpcError, ExceptionGroup):
                 await work_for_ever(EventServiceStub(channel), TaskServiceStub(channel))
             await asyncio.sleep(1)
 
@@ -116,8 +116,6 @@ def main() -> None:
     except StoppedAtOnce:
         sys.exit(130)
 
-
-_CALL_ERRORS: Final = (grpc.aio.AioRpcError, BaseExceptionGroup)
 
 if __name__ == "__main__":
     main()

@@ -121,21 +121,24 @@ class TaskStatus(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the task came into being. In CreateEvent: set it when the task is older than its record here,
-        not in the future; otherwise the time of the record's creation. Kept to the millisecond.
+        not in the future; otherwise the earliest of its other times, or the time of the record's creation.
+        Kept to the millisecond.
         """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the task first went to RUNNING; not set if it never did. Stamped by the transition. In
-        CreateEvent it may be given for a task that is not PENDING, at or after `create_time` if that is
-        given too, not in the future. Kept to the millisecond.
+        """When the task first went to RUNNING; not set if it never did, or if it was created as already
+        begun and nobody said when. Stamped by the transition. In CreateEvent it may be given for a
+        task that is not PENDING, at or after `create_time` if that is given too, not in the future (by
+        more than 5 minutes). Kept to the millisecond.
         """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the task reached a terminal state; not set before. Stamped by the transition. In CreateEvent it
-        may be given for a task in a terminal state, at or after `start_time` and `create_time` if those are
-        given too, not in the future. Kept to the millisecond.
+        """When the task reached a terminal state; not set before, or if it was created as already ended
+        and nobody said when. Stamped by the transition. In CreateEvent it may be given for a task in a
+        terminal state, at or after `start_time` and `create_time` if those are given too, not in the
+        future (by more than 5 minutes). Kept to the millisecond.
         """
 
     @_builtins.property
