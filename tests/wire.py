@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
+from functools import partial
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import grpc
@@ -16,6 +17,7 @@ from tidings.v1.event_service_pb2_grpc import EventServiceStub
 from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED, TaskState, TaskStatus
 from tidings.v1.task_service_pb2 import UpdateTaskStatusRequest
 from tidings.v1.task_service_pb2_grpc import TaskServiceStub
+from tidings_server.clock import system_clock
 from tidings_server.server import Server
 
 WITHIN_SECONDS = 20.0
@@ -64,6 +66,37 @@ class Wire:
     def watch(self, **fields: Any) -> Call:
         call: Call = self.events.WatchEvent(WatchEventRequest(**fields))
         return call
+
+    def narrow(self) -> Wire:
+        """Another client of the server, for which the transport holds one or two large messages, not megabytes."""
+        return Wire(self.server, grpc.aio.insecure_channel(self.target, options=[("grpc.http2.bdp_probe", 0)]))
+
+
+class Keyed(Wire):
+    """A client that sends an API key, or other metadata, with every call."""
+
+    def __init__(self, server: Server, key: str = "", *, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(server)
+        self.metadata = metadata or (("x-api-key", key),)
+        self.events: Any = self._keyed(self.events)
+        self.tasks: Any = self._keyed(self.tasks)
+
+    def _keyed(self, stub: object) -> SimpleNamespace:
+        calls = {name: partial(call, metadata=self.metadata) for name, call in vars(stub).items()}
+        return SimpleNamespace(**calls)
+
+
+class SetClock:
+    """A clock that stands still until it is put forward. It begins at the present, for the store purges by its own."""
+
+    def __init__(self) -> None:
+        self.now = system_clock()
+
+    def __call__(self) -> int:
+        return self.now
+
+    def forward(self, *, days: int = 0, seconds: int = 0, milliseconds: int = 0) -> None:
+        self.now += (days * 24 * 60 * 60 + seconds) * 1000 + milliseconds
 
 
 async def take(call: Call) -> WatchEventResponse:
@@ -121,7 +154,7 @@ async def failure(call: Any) -> Failed:
 
 
 class Failed:
-    """A status with its details unpacked."""
+    """The status that a call has failed with, its details unpacked."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.code = error.code()
@@ -143,3 +176,8 @@ class Failed:
         return detail
 
 
+def reason_of(status: status_pb2.Status) -> str:
+    """The reason in the status of a batch's item."""
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason

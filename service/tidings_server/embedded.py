@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import socket
@@ -34,6 +35,7 @@ POLL_SECONDS: Final = 0.02
 LOCK_SECONDS: Final = 0.5
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
+TERMINATE_POLLS: Final = 50
 PROBE_SECONDS: Final = 5.0
 PROBE_FAILURES_MAX: Final = 3
 BACKOFF_SECONDS_MIN: Final = 0.1
@@ -93,7 +95,6 @@ class EmbeddedStore:
                 self._dir = _directory(self._data_dir, entered)
                 self._lock = await entered.enter_async_context(_locked(self._dir))
                 await self._start(entered)
-                entered.push_async_callback(self._stop)
                 entered.callback((self._dir / "store-uri").unlink, missing_ok=True)
                 self._publish()
                 self._entered = entered.pop_all()
@@ -131,7 +132,8 @@ class EmbeddedStore:
             await asyncio.sleep(delay)
             delay = min(2 * delay, BACKOFF_SECONDS_MAX)
             try:
-                await self._launch()
+                await self._spawn()
+                await self._until_ready()
             except (EmbeddedStoreError, OSError) as error:
                 log.warning("embedded store did not start", reason=str(error))
             else:
@@ -160,15 +162,16 @@ class EmbeddedStore:
         for attempts_left in reversed(range(PORT_ATTEMPTS)):
             self._port = _reserve_port(entered)
             try:
-                await self._launch()
+                await self._spawn()
+                entered.push_async_callback(self._stop)
+                await self._until_ready()
             except _PortTakenError:
                 if not attempts_left:
                     raise
             else:
                 break
 
-    async def _launch(self) -> None:
-        """Return when the store answers; otherwise no child is left behind."""
+    async def _spawn(self) -> None:
         if await self._accepts():
             raise _PortTakenError(f"the port {self._port} of the embedded store is taken by another program")
         with self._new_log() as output:
@@ -184,11 +187,6 @@ class EmbeddedStore:
             )
         # One task that waits, for asyncio remembers every wait() of a process until the process ends.
         self._exit = asyncio.create_task(self._process.wait())
-        try:
-            await self._until_ready()
-        except BaseException:
-            await self._kill()
-            raise
 
     def _command(self) -> list[str]:
         # The program looks for a configuration file in several places unless it is given one.
@@ -207,6 +205,7 @@ class EmbeddedStore:
                     if await self._exits_within(POLL_SECONDS):
                         raise self._start_error(f"exited with code {self._exit.result()} when it was started")
         except TimeoutError:
+            await self._kill()
             raise self._start_error(f"accepted no connection within {START_SECONDS:.0f} s") from None
 
     def _start_error(self, what: str) -> EmbeddedStoreError:
@@ -228,15 +227,24 @@ class EmbeddedStore:
 
     async def _stop(self) -> None:
         try:
-            with suppress(ProcessLookupError):
-                self._process.terminate()
             async with asyncio.timeout(STOP_SECONDS):
-                while not await self._exits_within(POLL_SECONDS):
-                    await self._accepts()  # its last accept() sees the end at the next connection only, or in 2 s
+                await self._terminate()
         except TimeoutError:
             log.warning("embedded store did not stop in time, killing it", pid=self.pid, waited_seconds=STOP_SECONDS)
         finally:
             await self._kill()
+
+    async def _terminate(self) -> None:
+        # The program misses a signal that comes just as its main thread goes to sleep: while it listens we ask again
+        # from time to time. Its accept() sees the end at the next connection only, or after 2 s: we connect.
+        listening = True
+        for poll in itertools.count():
+            if listening and poll % TERMINATE_POLLS == 0:
+                with suppress(ProcessLookupError):
+                    self._process.terminate()
+            if await self._exits_within(POLL_SECONDS):
+                break
+            listening = await self._accepts()
 
     async def _kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -111,8 +111,8 @@ def _edited(event: Event, request: UpdateTaskStatusRequest) -> bool:
     status = event.status
     return (
         (request.HasField("message") and request.message != status.message)
-        or (request.HasField("progress") and request.progress != status.progress)
-        or (request.HasField("error") and request.error != status.error)
+        or (request.HasField("progress") and not (status.HasField("progress") and request.progress == status.progress))
+        or (request.HasField("error") and not (status.HasField("error") and request.error == status.error))
         or (bool(request.results) and list(request.results) != list(event.results))
     )
 

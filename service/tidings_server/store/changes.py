@@ -16,7 +16,7 @@ from tidings.v1.event_service_pb2 import (
     CHANGE_KIND_UPDATED,
     ChangeKind,
 )
-from tidings_server.change import Change, HistoryLost, Position
+from tidings_server.change import LAST_OF_ITS_TIME, Change, HistoryLost, Position
 from tidings_server.errors import store_unavailable
 from tidings_server.lifecycle import state_before
 from tidings_server.record import Record
@@ -59,6 +59,7 @@ async def read_changes(database: Database, after: Position) -> AsyncGenerator[Ch
         max_await_time_ms=AWAIT_MILLISECONDS,
     )
     position = Position(start.time, start.inc, -1)
+    must_begin_there = after.ordinal != LAST_OF_ITS_TIME
     try:
         while True:
             document = await stream.try_next()
@@ -68,6 +69,10 @@ async def read_changes(database: Database, after: Position) -> AsyncGenerator[Ch
                 yield None
                 continue
             position = _following(position, document["clusterTime"])
+            # Where a change was it must still be: the embedded store begins after what it lost without a word.
+            if must_begin_there and position[:2] != after[:2]:
+                raise HistoryLost
+            must_begin_there = False
             if position > after:
                 yield _change(document, position)
     except PyMongoError as error:
@@ -97,9 +102,9 @@ def _change(document: Mapping[str, Any], position: Position) -> Change:
     if document["ns"]["coll"] == system.COLLECTION:
         return Change(position, beat=(document["fullDocument"] or {}).get("beat", ""))
     stored = document.get("fullDocument")
-    project, event_id = id_parts(document["documentKey"]["_id"])
-    if stored is None:  # edited by hand and purged before we looked
+    if stored is None or not isinstance(stored["_id"], str):  # edited by hand and purged before we looked; or no record
         return Change(position)
+    project, event_id = id_parts(stored["_id"])
     try:
         record = to_record(stored)
     except CorruptDocument:

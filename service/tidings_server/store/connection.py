@@ -25,8 +25,11 @@ log = structlog.get_logger()
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
 
-OPERATION_SECONDS: Final = 1.5
-"""How long one call of the store may take in all, so that a dead store is told within two seconds."""
+OPERATION_SECONDS: Final = 1.3
+"""How long one call of the store may take in all, so that a dead store is told within two seconds.
+
+The driver looks for a server in steps of half a second, and so may take that much longer.
+"""
 INDEX_BUILD_SECONDS: Final = 3600.0
 POOL_SIZE_MAX: Final = 48
 
@@ -47,6 +50,8 @@ def connect(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
         appname="tidings",
         timeoutMS=int(OPERATION_SECONDS * 1000),
         connectTimeoutMS=int(OPERATION_SECONDS * 1000),
+        # timeoutMS bounds our calls, but not the close of the client, which says goodbye to a dead store too.
+        serverSelectionTimeoutMS=int(OPERATION_SECONDS * 1000),
         heartbeatFrequencyMS=1000,
         maxPoolSize=POOL_SIZE_MAX,
     )

@@ -33,7 +33,7 @@ from tidings_server.lifecycle import TERMINAL, state_before
 from tidings_server.limits import Limits
 from tidings_server.store import EventStore
 from tidings_server.watch.scope import Scope
-from tidings_server.watch.stream import Messages, Stream, draining, event_change, history_lost
+from tidings_server.watch.stream import Messages, Stream, draining, history_lost
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Place
 
@@ -61,14 +61,15 @@ class EventWatch:
         self._clock = clock
         self._limits = limits
         self._seen = stream.resumed.revision or 0
+        self._created = stream.resumed.create_time
         self._event = Event()
         self._gone = False
 
     async def messages(self) -> Messages:
-        self._event = await self._read()
+        event = await self._read()
         if self._request.live_only:
-            self._seen = self._event.revision
-        for message in self._tell_missed():
+            self._seen, self._created = event.revision, to_millis(event.create_time)
+        for message in self._tell_up_to(event, CHANGE_KIND_UPDATED):
             yield message
         yield self._stream.synced(self._place)
         while not self._is_final():
@@ -91,7 +92,10 @@ class EventWatch:
         change = None
         try:
             change = await self._subscription.next(min(self._stream.due, self._expiry()))
-        except (Lagged, HistoryLost):
+        except Lagged as lagged:
+            self._subscription.begin_again(self._subscription.start)
+            change = lagged.newest
+        except HistoryLost:
             self._subscription.begin_again(self._subscription.start)
             heard = False
         if change is not None:
@@ -103,7 +107,7 @@ class EventWatch:
 
     @property
     def _place(self) -> Place:
-        return Place(revision=self._seen)
+        return Place(revision=self._seen, create_time=self._created)
 
     def _is_final(self) -> bool:
         ended = not self._event.HasField("status") or self._event.status.state in TERMINAL
@@ -119,14 +123,15 @@ class EventWatch:
     async def _read_again(self) -> Messages:
         """Tell what happened while the changes were not heard, or the end that has come by itself."""
         try:
-            self._event = await self._read()
+            event = await self._read()
         except Failure as failure:
             if failure.reason not in _GONE:
                 raise
-            expired = failure.reason == reasons.ERROR_REASON_EVENT_EXPIRED
+            # Its record may have been purged since.
+            expired = failure.reason == reasons.ERROR_REASON_EVENT_EXPIRED or self._expiry() <= monotonic()
             yield self._end(CHANGE_KIND_EXPIRED if expired else CHANGE_KIND_DELETED)
             return
-        for message in self._tell_missed():
+        for message in self._tell_up_to(event, CHANGE_KIND_UPDATED):
             yield message
 
     def _tell(self, change: Change) -> Iterator[WatchEventResponse]:
@@ -134,25 +139,24 @@ class EventWatch:
         if change.event is None:
             yield self._stream.unreadable(self._place, change.unreadable_id)
         elif change.event.revision > self._seen:
-            self._event, self._seen = change.event, change.event.revision
             self._gone = change.kind == CHANGE_KIND_DELETED
-            yield self._stream.change(self._place, event_change(change))
+            yield from self._tell_up_to(change.event, change.kind)
 
-    def _tell_missed(self) -> Iterator[WatchEventResponse]:
-        """Tell what lies between the revision told last and the event as it was read."""
-        if self._seen and self._is_history_lost():
+    def _tell_up_to(self, event: Event, kind: ChangeKind.ValueType) -> Iterator[WatchEventResponse]:
+        """Tell what the event has become, and before that the changes of its state since the revision told last."""
+        if self._seen and self._is_history_lost(event):
             if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
                 raise history_lost()
             yield self._stream.reset()
             self._seen = 0
-        if not self._seen:
-            yield self._told(EventChange(kind=CHANGE_KIND_INITIAL, event=self._event))
-        elif self._event.revision > self._seen:
-            for transition in self._event.transitions:
-                if self._seen < transition.revision < self._event.revision:
-                    yield self._told(_partial(self._event, transition))
-            before = state_before(self._event)
-            yield self._told(EventChange(kind=CHANGE_KIND_UPDATED, event=self._event, previous_state=before))
+        self._event, self._created = event, to_millis(event.create_time)
+        if not self._seen and kind != CHANGE_KIND_DELETED:
+            yield self._told(EventChange(kind=CHANGE_KIND_INITIAL, event=event))
+        elif event.revision > self._seen:
+            for transition in event.transitions:
+                if self._seen and self._seen < transition.revision < event.revision:
+                    yield self._told(_partial(event, transition))
+            yield self._told(EventChange(kind=kind, event=event, previous_state=state_before(event)))
 
     def _told(self, change: EventChange) -> WatchEventResponse:
         self._seen = change.event.revision
@@ -162,14 +166,15 @@ class EventWatch:
         self._gone = True
         return self._stream.change(self._place, EventChange(kind=kind, event=self._event))
 
-    def _is_history_lost(self) -> bool:
+    def _is_history_lost(self, event: Event) -> bool:
         """Whether transitions since the revision told last may have been dropped from the record.
 
-        A record that is older than what was told was restored from a copy, or is another event with the id.
+        A record that is older than what was told was restored from a copy; one that was created at another time is
+        of another event with the id.
         """
-        transitions = self._event.transitions
+        transitions = event.transitions
         dropped = len(transitions) >= self._limits.transitions_max and transitions[0].revision > self._seen + 1
-        return dropped or self._event.revision < self._seen
+        return dropped or event.revision < self._seen or to_millis(event.create_time) != self._created
 
 
 def _partial(event: Event, transition: StateTransition) -> EventChange:

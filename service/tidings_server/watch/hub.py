@@ -112,10 +112,13 @@ class Hub:
     async def catch_up(self, after: Position, up_to: Position) -> AsyncGenerator[Change | None]:
         """The changes of all scopes between two positions from the store; None when there is none for a while.
 
-        At most a few of these are read at once; the others wait. Raises HistoryLost and Failure as the store does.
+        At most a few of these are read at once; the others wait for their turn, which comes after each change, for
+        whoever is given one may be slow to take it. Raises HistoryLost and Failure as the store does.
         """
-        async with self._catch_ups, aclosing(self._store.changes(after)) as changes:
-            async for change in changes:
+        async with aclosing(self._store.changes(after)) as changes:
+            while True:
+                async with self._catch_ups:
+                    change = await anext(changes)
                 if change is not None and change.position > up_to:
                     return
                 yield change
@@ -139,6 +142,10 @@ class Hub:
     async def _begin(self) -> None:
         self.position = await self._store.now()
         self._connected = True
+        # Beats written before it will not be heard.
+        self._waiting += [passed for waiting in self._beats.values() for passed in waiting]
+        self._beats.clear()
+        self._beat_wanted.set()
         # Not before the new position is known: a snapshot read earlier would miss what came between.
         self._interrupt_all(HistoryLost())
 
@@ -164,7 +171,7 @@ class Hub:
         try:
             await self._store.beat(name)
         except Failure as failure:
-            del self._beats[name]
+            self._beats.pop(name, None)
             for passed in waiting:
                 if not passed.done():
                     passed.set_exception(failure)

@@ -91,6 +91,8 @@ class ScopeWatch:
         else:
             async for message in self._missed():
                 yield message
+            if self._stream.is_over:
+                return
         yield self._stream.synced(self._place)
         while not self._stream.is_over:
             change = await self._tail.next(self._stream.due)
@@ -100,9 +102,12 @@ class ScopeWatch:
                 yield self._stream.bookmark(self._place)
 
     async def _missed(self) -> Messages:
-        """Tell the changes between the place resumed from and the beginning of the subscription."""
-        while self._tail.is_behind and not self._stream.is_over:
-            change = await self._tail.next(self._stream.due)
+        """Tell the changes between the place resumed from and now; a live watch begins now."""
+        now = await self._hub.barrier()
+        if self._request.live_only:
+            self._tail = Tail(self._hub, self._selection, self._subscription, now)
+        while self._tail.position < now and not self._stream.is_over:
+            change = await self._tail.next(self._stream.due, now)
             if change is not None:
                 yield self._told(change)
             elif self._stream.needs_bookmark:

@@ -11,7 +11,11 @@ from tidings_server.change import Change, HistoryLost, Position
 
 
 class Lagged(Exception):
-    """The queue overflowed and was emptied: what came since the last change taken must be read from the store."""
+    """The queue overflowed and was emptied: of what came since the last change taken only the newest is at hand."""
+
+    def __init__(self, newest: Change) -> None:
+        super().__init__()
+        self.newest = newest
 
 
 class Draining(Exception):
@@ -34,13 +38,15 @@ class Subscription:
         self._wake = asyncio.Event()
 
     def offer(self, change: Change) -> None:
-        if self._trouble is not None or not self._matches(change):
+        if not self._matches(change):
             return
-        if len(self._queue) >= self._queue_max:
-            self.interrupt(Lagged())
-            return
-        self._queue.append(change)
-        self._wake.set()
+        if isinstance(self._trouble, Lagged):
+            self._trouble.newest = change
+        elif self._trouble is None and len(self._queue) >= self._queue_max:
+            self.interrupt(Lagged(change))
+        elif self._trouble is None:
+            self._queue.append(change)
+            self._wake.set()
 
     def interrupt(self, trouble: Exception) -> None:
         """Drop what is queued and let `next` raise instead. Draining is final: nothing replaces it."""
@@ -54,6 +60,11 @@ class Subscription:
         if not isinstance(self._trouble, Draining):
             self._trouble = None
         self.start = start
+
+    def end_if_draining(self) -> None:
+        """Raise Draining if the server shuts down: for a watcher that does not call `next` for a while."""
+        if isinstance(self._trouble, Draining):
+            raise self._trouble
 
     def is_empty(self) -> bool:
         return not self._queue and self._trouble is None

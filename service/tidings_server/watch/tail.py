@@ -34,12 +34,12 @@ class Tail:
             return self._given
         return max(self._given, self._hub.position)
 
-    async def next(self, until: float) -> Change | None:
-        """The next change, or None when there is none until about a time of the monotonic clock.
+    async def next(self, until: float, target: Position | None = None) -> Change | None:
+        """The next change, or None when there is none until about a time of the monotonic clock, or up to a target.
 
         Raises HistoryLost, Draining, and Failure STORE_UNAVAILABLE while catching up.
         """
-        while monotonic() < until:
+        while monotonic() < until and (target is None or self.position < target):
             change = await self._caught_up(until) if self.is_behind else await self._live(until)
             if change is not None:
                 return change
@@ -48,7 +48,7 @@ class Tail:
     async def up_to(self, target: Position) -> AsyncIterator[Change]:
         """The changes up to a position that the hub has passed, and perhaps some more. Raises as `next`."""
         while self.position < target:
-            change = await self.next(monotonic() + STEP_SECONDS)
+            change = await self.next(monotonic() + STEP_SECONDS, target)
             if change is not None:
                 yield change
 
@@ -77,6 +77,7 @@ class Tail:
 
     async def _caught_up(self, until: float) -> Change | None:
         """One step through the store's changes: a matching one, or None."""
+        self._subscription.end_if_draining()
         if self._catching_up is None:
             self._catching_up = self._hub.catch_up(self._given, self._subscription.start)
         try:
