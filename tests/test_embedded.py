@@ -182,6 +182,20 @@ async def test_a_store_that_cannot_start_is_tried_at_longer_and_longer_intervals
     assert "not yet" in [entry.get("reason") for entry in logs]
 
 
+async def test_a_slow_restart_is_told_and_left_to_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with EmbeddedStore(None) as store, connected(store) as client:
+        monkeypatch.setattr(embedded, "START_SECONDS", 0.05)
+        with capture_logs() as logs:
+            async with supervised(store, client.test.notes.find_one):
+                os.kill(store.pid, signal.SIGKILL)
+                await client.test.notes.find_one()
+    assert [entry["event"] for entry in logs[:2]] == [
+        "embedded store exited, restarting",
+        "embedded store did not start",
+    ]
+    assert "accepted no connection within" in logs[1]["reason"]
+
+
 async def test_stopping_leaves_no_process_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with EmbeddedStore(None) as store:
@@ -197,8 +211,7 @@ async def test_a_store_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch:
     assert is_gone(store.pid)
 
 
-async def test_the_store_stops_in_order_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "STOP_SECONDS", 1.8)
+async def test_the_store_stops_in_order() -> None:
     with capture_logs() as logs:
         async with EmbeddedStore(None) as store:
             await asyncio.to_thread(read_anew, store.uri)

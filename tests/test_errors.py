@@ -20,7 +20,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.rpc import error_details_pb2, status_pb2
-from motor.motor_asyncio import AsyncIOMotorClient
+from motor.motor_asyncio import AsyncIOMotorChangeStream, AsyncIOMotorClient
 from pydantic import SecretStr
 from pymongo.errors import OperationFailure
 from structlog.testing import capture_logs
@@ -698,6 +698,22 @@ async def test_a_dead_store_is_told_within_two_seconds_and_does_not_hold_up_the_
         assert monotonic() - begin < 2
         assert {each.reason for each in failures} == {"STORE_UNAVAILABLE"}
     assert monotonic() - begin < WITHIN_SECONDS
+
+
+async def test_a_server_stops_also_while_it_gives_up_a_broken_change_stream(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = asyncio.Event()
+
+    async def close(_: AsyncIOMotorChangeStream[Any]) -> None:
+        if not closing.is_set():  # once, or who swallows the end would do so for ever
+            closing.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(WITHIN_SECONDS), with_own_store(start) as (_, store):
+        monkeypatch.setattr(AsyncIOMotorChangeStream, "close", close)
+        await store.__aexit__()
+        await closing.wait()
 
 
 @contextmanager

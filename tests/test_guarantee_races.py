@@ -170,7 +170,15 @@ class Watcher:
 
     async def check(self) -> None:
         """At `synced` the picture is the truth, for nobody writes any more."""
-        self.picture.add_all(await take_synced(self.connect()))
+        is_synced = False
+        while not is_synced:
+            call = self.connect()
+            with unless_the_store_is_too_busy():
+                while not is_synced:
+                    message = await take(call)
+                    self.picture.add(message)
+                    is_synced = message.HasField("synced")
+            call.cancel()
         scope = {name: value for name, value in self._scope.items() if name != "project"}
         request = ListEventsRequest(**scope, **self._wanted, page_size=1000)
         assert self.picture.events == await stored(self._wires[0], request)

@@ -205,7 +205,6 @@ class EmbeddedStore:
                     if await self._exits_within(POLL_SECONDS):
                         raise self._start_error(f"exited with code {self._exit.result()} when it was started")
         except TimeoutError:
-            await self._kill()
             raise self._start_error(f"accepted no connection within {START_SECONDS:.0f} s") from None
 
     def _start_error(self, what: str) -> EmbeddedStoreError:

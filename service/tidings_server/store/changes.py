@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -82,7 +81,7 @@ async def read_changes(database: Database, after: Position) -> AsyncGenerator[Ch
             raise store_unavailable() from error
         raise
     finally:
-        with suppress(PyMongoError, asyncio.CancelledError):
+        with suppress(PyMongoError):
             await stream.close()
 
 
