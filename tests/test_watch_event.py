@@ -373,6 +373,19 @@ async def test_another_event_with_the_id_is_not_taken_for_the_one_that_was_watch
     assert messages[1].change.event.summary == "second"
 
 
+async def test_another_event_with_the_id_of_one_that_was_purged_is_not_taken_for_it(
+    start: Start, mongo: Mongo, database: str, some_id: str
+) -> None:
+    async with start() as wire:
+        await wire.create_task(event_id=some_id, summary="first")
+        token = await token_after_synced(wire, some_id)
+        await mongo[database].events.delete_one({"_id": f"default/{some_id}"})
+        assert (await wire.create_task(event_id=some_id, summary="second")).revision == 1
+        messages = await take_synced(wire.watch(event_id=some_id, resume_token=token))
+        assert sketch(messages) == ["reset HISTORY_LOST", "INITIAL 1 PENDING", "synced"]
+        assert messages[1].change.event.summary == "second"
+
+
 async def test_a_watch_resumes_after_a_restart(start: Start) -> None:
     async with start() as wire:
         client = Wire(wire.server)  # which outlives the server

@@ -34,10 +34,11 @@ from tidings.v1.task_pb2 import (
     TASK_STATE_SUCCEEDED,
     TaskProgress,
 )
+from tidings_server.auth import SCOPES
 from tidings_server.clock import system_clock
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
-from wire import Call, Failed, Wire, ended, take, take_all, take_synced, take_until
+from wire import Call, Failed, Keyed, Wire, ended, take, take_all, take_synced, take_until
 from writer import Writer, seeded
 
 Mongo = AsyncIOMotorClient[dict[str, Any]]
@@ -111,6 +112,22 @@ async def test_a_scope_tells_its_events_and_no_others(start: Start, kind: str) -
             "CREATED 1",
         ]
         assert messages[-1].change.event == new
+
+
+@pytest.mark.parametrize("scope", [PROJECT, {"run_id": "first"}], ids=["project", "run"])
+async def test_isolated_a_scope_tells_nothing_of_another_project(start: Start, scope: dict[str, Any]) -> None:
+    async with start() as wire:
+        keys = [await wire.server.api_keys.create(project, SCOPES) for project in ("ours", "theirs")]
+    async with start() as wire, Keyed(wire.server, keys[0]) as ours, Keyed(wire.server, keys[1]) as theirs:
+        await theirs.create(run_id="first")
+        call = ours.watch(**scope)
+        messages = await take_synced(call)
+        assert sketch(messages) == ["synced"]
+        await theirs.create(run_id="first")
+        mine = await ours.create(run_id="first")
+        assert told_ids([await take(call)]) == [mine.event_id]
+        error = await refusal(theirs, **scope, resume_token=messages[0].resume_token)
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID")
 
 
 async def test_a_filter_on_types(start: Start) -> None:
@@ -417,6 +434,14 @@ async def test_a_watch_resumes_on_another_server(start: Start) -> None:
         assert picture.events == await stored(first, ListEventsRequest())
 
 
+async def test_a_watch_that_missed_nothing_is_synced_at_once(start: Start) -> None:
+    async with start() as wire:
+        token = await token_now(wire, run_id="mine")
+        await wire.create(run_id="other")
+        await take_synced(wire.watch(**PROJECT))  # the server has heard of it
+        assert sketch(await take_synced(wire.watch(run_id="mine", resume_token=token))) == ["synced"]
+
+
 async def test_a_token_is_good_for_its_scope_and_filter_only(start: Start) -> None:
     async with start() as wire:
         wanted = EventFilter(types=["red", "blue"], states=[TASK_STATE_RUNNING, TASK_STATE_FAILED])
@@ -475,6 +500,42 @@ async def test_a_reader_that_is_slow_to_catch_up_holds_up_nobody(start: Start) -
         assert len(await take_synced(other)) == 13
         messages += [await take(call) for _ in range(7)]
         assert [each.change.event.revision for each in messages if each.HasField("change")] == list(range(1, 14))
+
+
+async def a_while(wire: Wire, seconds: int) -> None:
+    await take_all(wire.watch(**PROJECT, live_only=True, max_duration=Duration(seconds=seconds)))
+
+
+async def test_a_reader_that_took_nothing_for_too_long_is_told_so_and_may_go_on(start: Start) -> None:
+    async with start(limits=Limits(watch_stall_seconds=1)) as wire, wire.narrow() as slow:
+        picture = Picture()
+        task = await wire.create_task()
+        call = slow.watch(**PROJECT)
+        picture.add_all(await take_synced(call))
+        for number in range(12):
+            await wire.update(task.event_id, results=[LARGE], progress=TaskProgress(completed=number))
+        await a_while(wire, 2)
+        messages, error = await ended(call)
+        stalled = Failed(error)
+        assert (stalled.code, stalled.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_STALLED")
+        assert stalled.retry_seconds == 1
+        picture.add_all(messages)
+        picture.add_all(await take_synced(wire.watch(**PROJECT, resume_token=picture.token)))
+        assert picture.events == await stored(wire, ListEventsRequest())
+
+
+@pytest.mark.xfail(strict=True, reason="a stalled watch is ended when its reader comes back, and so perhaps never")
+async def test_a_reader_that_does_not_come_back_leaves_its_place_to_others(start: Start) -> None:
+    async with start(limits=Limits(watch_stall_seconds=1, watches_per_project_max=2)) as wire, wire.narrow() as slow:
+        task = await wire.create_task()
+        call = slow.watch(**PROJECT)
+        await take_synced(call)
+        for number in range(12):
+            await wire.update(task.event_id, results=[LARGE], progress=TaskProgress(completed=number))
+        await a_while(wire, 3)
+        others = [wire.watch(**PROJECT, live_only=True) for _ in range(2)]
+        for other in others:
+            await take_synced(other)
 
 
 # History that is lost
