@@ -709,13 +709,7 @@ async def test_a_record_that_cannot_be_read_is_told_and_the_others_too(
         assert {each.unreadable.event_id for each in messages if each.HasField("unreadable")} == {ids[2]}
 
 
-of_a_run = pytest.param(
-    {"run_id": "mine"},
-    marks=pytest.mark.xfail(strict=True, reason="a change that cannot be read does not say of which run"),
-)
-
-
-@pytest.mark.parametrize("scope", [PROJECT, of_a_run], ids=["project", "run"])
+@pytest.mark.parametrize("scope", [PROJECT, {"run_id": "mine"}], ids=["project", "run"])
 async def test_a_record_that_can_no_longer_be_read_is_told_and_what_follows_too(
     start: Start, mongo: Mongo, database: str, scope: dict[str, Any]
 ) -> None:

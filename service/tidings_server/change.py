@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tidings.v1.event_pb2 import Event
@@ -38,5 +39,7 @@ class Change:
     previous_state: TaskState.ValueType = TASK_STATE_UNSPECIFIED
     unreadable_id: str = ""
     """The id of the changed event if its record cannot be read."""
+    unreadable_in: Mapping[str, str] = field(default_factory=dict)
+    """The `run_id` and `mission_id` of an event that cannot be read, as far as they can."""
     beat: str = ""
     """The name of the canary's beat, if the change is one."""

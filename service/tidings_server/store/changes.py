@@ -107,7 +107,8 @@ def _change(document: Mapping[str, Any], position: Position) -> Change:
     try:
         record = to_record(stored)
     except CorruptDocument:
-        return Change(position, project=project, unreadable_id=event_id)
+        groups = {name: each for name in ("run_id", "mission_id") if isinstance(each := stored.get(name), str)}
+        return Change(position, project=project, unreadable_id=event_id, unreadable_in=groups)
     return Change(position, project, record.event, _kind(record), state_before(record.event))
 
 

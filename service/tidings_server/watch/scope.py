@@ -33,11 +33,15 @@ class Scope(NamedTuple):
                 return cls(project, "project", "")
 
 
+_GROUPS: Final[tuple[ScopeKind, ...]] = ("run_id", "mission_id")
+
+
 def scopes_of(change: Change) -> Iterator[Scope]:
-    """Every scope that a change is in. Of one that cannot be read only the id is known."""
+    """Every scope that a change is in."""
     if change.unreadable_id:
         yield Scope(change.project, "event_id", change.unreadable_id)
         yield Scope(change.project, "project", "")
+        yield from (Scope(change.project, kind, change.unreadable_in.get(kind, "")) for kind in _GROUPS)
     if change.event is not None:
         event = change.event
         yield Scope(change.project, "event_id", event.event_id)
