@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
+from pymongo import AsyncMongoClient
 
 from tidings_server.clock import system_clock
 from tidings_server.config import Config
@@ -35,11 +35,11 @@ async def mongodb_uri() -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def mongo(mongodb_uri: str) -> AsyncIterator[AsyncIOMotorClient[dict[str, Any]]]:
+async def mongo(mongodb_uri: str) -> AsyncIterator[AsyncMongoClient[dict[str, Any]]]:
     """A client of the store itself, for tests that look behind the server or break things."""
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongodb_uri)
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongodb_uri)
     yield client
-    client.close()
+    await client.close()
 
 
 @pytest.fixture

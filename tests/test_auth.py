@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from conftest import Start
 from tidings.v1 import event_service_pb2, task_service_pb2
@@ -147,7 +147,7 @@ async def test_a_revoked_key_is_refused_from_then_on(closed: Deployment, monkeyp
 
 
 async def test_the_store_has_no_secret_in_clear(
-    closed: Deployment, mongo: AsyncIOMotorClient[dict[str, Any]], database: str
+    closed: Deployment, mongo: AsyncMongoClient[dict[str, Any]], database: str
 ) -> None:
     key = await closed.server.server.api_keys.create("alpha", BOTH)
     await (await closed.client_with(key)).create()
@@ -253,6 +253,7 @@ async def test_lists_and_watches_hold_nothing_of_others(closed: Deployment, some
     alpha, beta = await closed.client("alpha"), await closed.client("beta")
     ids = {"run_id": some_id, "mission_id": some_id, "step_id": some_id, "agent_id": some_id}
     await alpha.create_task("shared.type", **ids)
+    await beta.ensure(some_id, some_id)
     queries: list[dict[str, Any]] = [{}, {"types": ["shared.type"]}, {"states": [TASK_STATE_PENDING]}]
     queries += [{name: value} for name, value in ids.items()]
     for query in queries:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import grpc
 import pytest
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from process import server_process
 from tidings.v1.event_service_pb2 import GetEventRequest
@@ -90,10 +90,10 @@ async def test_a_secret_of_ones_own_stays_out_of_the_database(mongodb_uri: str, 
     store = ("--mongodb-uri", mongodb_uri, "--mongodb-database", database)
     secret = {"TIDINGS_SECRET": "s" * 32}
     key = (await run("keys", "create", *store, environment=secret)).out.strip()
-    client = AsyncIOMotorClient(mongodb_uri)
+    client = AsyncMongoClient(mongodb_uri)
     names = await client[database].list_collection_names()
     documents = [document for name in names async for document in client[database][name].find()]
-    client.close()
+    await client.close()
     assert key.rpartition("_")[2] not in str(documents)
     assert "s" * 32 not in str(documents)
     async with server_process(*store, "--secret", secret["TIDINGS_SECRET"]) as process:

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from pymongo import AsyncMongoClient, MongoClient, WriteConcern
 from structlog.testing import capture_logs
 
 from tidings_server import embedded
+from tidings_server.config import Config
 from tidings_server.embedded import EmbeddedStore, EmbeddedStoreError, running_uri
+from tidings_server.server import serve
+from wire import Wire
 
 PARENT = """
 import asyncio, pathlib, sys
@@ -225,6 +229,15 @@ async def test_a_store_that_misses_the_signal_is_asked_again(monkeypatch: pytest
         async with EmbeddedStore(None):
             pass
     assert logs == []
+
+
+async def test_a_server_starts_on_a_store_with_a_long_history() -> None:
+    async with EmbeddedStore(None) as store, connected(store) as client:
+        for _ in range(20):
+            await client.test.notes.insert_many([{"number": number} for number in range(5_000)])
+        config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(store.uri))
+        async with serve(config) as running, Wire(running) as wire:
+            await wire.create()
 
 
 async def test_a_data_directory_has_one_server(tmp_path: Path) -> None:

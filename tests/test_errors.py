@@ -20,8 +20,9 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.rpc import error_details_pb2, status_pb2
-from motor.motor_asyncio import AsyncIOMotorChangeStream, AsyncIOMotorClient
+from motor.motor_asyncio import AsyncIOMotorChangeStream
 from pydantic import SecretStr
+from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 from structlog.testing import capture_logs
 
@@ -33,9 +34,19 @@ from tidings.v1.event_service_pb2 import (
     BatchGetEventsRequest,
     CreateEventRequest,
     DeleteEventRequest,
+    EventParent,
     GetEventRequest,
     ListEventsRequest,
     WatchEventRequest,
+)
+from tidings.v1.mission_service_pb2 import GetMissionRequest
+from tidings.v1.run_pb2 import PlanStep
+from tidings.v1.run_service_pb2 import (
+    AddPlanStepsRequest,
+    CancelRunRequest,
+    CreatePlanRequest,
+    GetRunRequest,
+    UpdatePlanStepRequest,
 )
 from tidings.v1.task_pb2 import (
     TASK_STATE_FAILED,
@@ -53,7 +64,7 @@ from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import KIB, Limits
 from wire import WITHIN_SECONDS, Failed, Keyed, SetClock, Wire, failure, take, take_synced
 
-Mongo = AsyncIOMotorClient[dict[str, Any]]
+Mongo = AsyncMongoClient[dict[str, Any]]
 
 PROTO = Path(__file__).parents[1] / "protos" / "tidings" / "v1" / "error_reason.proto"
 CREATE = "/tidings.v1.EventService/CreateEvent"
@@ -222,6 +233,57 @@ async def _(case: Case) -> Failed:
 async def _(case: Case) -> Failed:
     await case.server.create(event_id=case.id)
     return await failure(case.server.update(case.id, TASK_STATE_RUNNING))
+
+
+@provokes("MISSION_NOT_FOUND")
+async def _(case: Case) -> Failed:
+    return await failure(case.server.missions.GetMission(GetMissionRequest(mission_id=case.id)))
+
+
+@provokes("RUN_NOT_FOUND")
+async def _(case: Case) -> Failed:
+    return await failure(case.server.runs.GetRun(GetRunRequest(run_id=case.id)))
+
+
+@provokes("STEP_NOT_FOUND")
+async def _(case: Case) -> Failed:
+    run = await case.server.create_run()
+    return await failure(case.server.runs.UpdatePlanStep(UpdatePlanStepRequest(run_id=run.run_id, step_id=case.id)))
+
+
+@provokes("MISSION_ALREADY_EXISTS")
+async def _(case: Case) -> Failed:
+    await case.server.create_mission(mission_id=case.id)
+    return await failure(case.server.create_mission("another name", mission_id=case.id))
+
+
+@provokes("RUN_ALREADY_EXISTS")
+async def _(case: Case) -> Failed:
+    run = await case.server.create_run(run_id=case.id)
+    return await failure(case.server.create_run(run.mission_id, run_id=case.id, result_summary="other"))
+
+
+@provokes("PLAN_ALREADY_EXISTS")
+async def _(case: Case) -> Failed:
+    run = await case.server.create_run()
+    await case.server.runs.CreatePlan(CreatePlanRequest(run_id=run.run_id, steps=[PlanStep(step_id="a")]))
+    other = CreatePlanRequest(run_id=run.run_id, steps=[PlanStep(step_id="b")])
+    return await failure(case.server.runs.CreatePlan(other))
+
+
+@provokes("STEP_ALREADY_EXISTS")
+async def _(case: Case) -> Failed:
+    run = await case.server.create_run()
+    await case.server.runs.CreatePlan(CreatePlanRequest(run_id=run.run_id, steps=[PlanStep(step_id="a")]))
+    other = AddPlanStepsRequest(run_id=run.run_id, steps=[PlanStep(step_id="a", description="other")])
+    return await failure(case.server.runs.AddPlanSteps(other))
+
+
+@provokes("RUN_CLOSED")
+async def _(case: Case) -> Failed:
+    run = await case.server.create_run()
+    await case.server.runs.CancelRun(CancelRunRequest(run_id=run.run_id))
+    return await failure(case.server.create(event_id=case.id, run_id=run.run_id, mission_id=run.mission_id))
 
 
 @provokes("EVENT_ALREADY_EXISTS")
@@ -456,6 +518,8 @@ async def test_a_refusal_names_every_bad_field(server: Wire) -> None:
         (WatchEventRequest(heartbeat_interval={"nanos": 1}), {"scope", "heartbeat_interval"}),
         (WatchEventRequest(event_id="e", filter={}, max_duration={"seconds": 86401}), {"filter", "max_duration"}),
         (WatchEventRequest(run_id="r", stay_open=True, on_history_loss=9), {"stay_open", "on_history_loss"}),
+        (WatchEventRequest(run_id="r", parent=EventParent(run_id="r", mission_id="m")), {"parent.run_id"}),
+        (WatchEventRequest(mission_id="m", parent=EventParent(mission_id="m")), {"parent.mission_id"}),
         (WatchEventRequest(project={}, filter={"types": ["a\0"], "states": [0]}), {"filter.types", "filter.states[0]"}),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from conftest import Start
 from tidings.v1.event_pb2 import Event
@@ -48,7 +48,7 @@ from tidings_server.clock import to_millis, to_timestamp
 from tidings_server.limits import KIB, Limits
 from wire import SetClock, Wire, failure, reason_of, take_synced
 
-Mongo = AsyncIOMotorClient[dict[str, Any]]
+Mongo = AsyncMongoClient[dict[str, Any]]
 
 DAY = 24 * 60 * 60 * 1000
 ENDED_FORMS = [
@@ -71,6 +71,8 @@ async def batch_get(server: Wire, *event_ids: str) -> list[EventResult]:
 
 
 async def batch_create(server: Wire, *events: Event) -> list[EventResult]:
+    for run_id, mission_id in {(event.run_id, event.mission_id) for event in events}:
+        await server.ensure(run_id, mission_id)
     request = BatchCreateEventsRequest(requests=[CreateEventRequest(event=event) for event in events])
     return list((await server.events.BatchCreateEvents(request)).results)
 
@@ -130,7 +132,7 @@ def full_event(event_id: str) -> Event:
     )
 
 
-SET_BY_SERVICE = ("create_time", "update_time", "expire_time", "revision", "transitions")
+SET_BY_SERVICE = ("create_time", "update_time", "expire_time", "revision", "transitions", "sequence")
 SET_BY_SERVICE_IN_STATUS = ("task_id", "update_time", "latency", "revision")
 
 
@@ -147,6 +149,7 @@ def without_stamps(event: Event) -> Event:
 
 async def test_everything_that_a_caller_sets_comes_back(server: Wire, some_id: str) -> None:
     event = full_event(some_id)
+    await server.ensure(event.run_id, event.mission_id)
     stored = (await server.events.CreateEvent(CreateEventRequest(event=event))).event
     assert without_stamps(stored) == event
     assert await get(server, some_id) == stored
@@ -584,7 +587,7 @@ async def test_each_filter_lists_what_matches_it(five: Wire) -> None:
         ({"states": [TASK_STATE_SUCCEEDED]}, set()),
         ({"run_id": "run-1"}, {"fact", "pending"}),
         ({"run_id": "run"}, set()),
-        ({"mission_id": "mission-1"}, {"fact", "other"}),
+        ({"mission_id": "mission-1"}, {"fact", "pending", "other"}),
         ({"step_id": "step-1"}, {"pending", "other"}),
         ({"agent_id": "agent-1"}, {"failed", "other"}),
         ({"created_from": times["running"]}, {"running", "failed", "other"}),

@@ -27,7 +27,7 @@ from tidings.v1.event_service_pb2 import (
 from tidings.v1.task_pb2 import TASK_STATE_PAUSED, TASK_STATE_PENDING, TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED
 from tidings_server.limits import Limits
 from wire import Call, Failed, Wire, take, take_all, take_synced
-from writer import MISSIONS, RUNS, TYPES, Writer, seeded, writing
+from writer import MISSIONS, RUNS, TYPES, Writer, ensure_runs, seeded, writing
 
 RACES = 1000
 RACES_AT_ONCE = 20
@@ -244,6 +244,7 @@ async def test_whatever_breaks_every_watcher_ends_with_the_truth(start: Start, _
     async with start(limits=limits) as first, start(limits=limits) as second:
         narrow = [first.narrow(), second.narrow()]
         wires = [first, second]
+        await ensure_runs(wires[0])
         writers = [Writer(wires, chance, bytes_each=chance.choice([0, 0, 8_000])) for _ in range(3)]
         watchers = [Watcher(chance.choice([wires, narrow]), chance) for _ in range(6)]
         followers = [Follower(wires, chance, writers) for _ in range(2)]

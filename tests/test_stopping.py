@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from process import ServerProcess, is_running, server_process
 from tidings.v1.event_service_pb2 import CLOSING_REASON_DRAINING, GetEventRequest, ProjectScope
@@ -38,16 +38,16 @@ async def connected(process: ServerProcess) -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def slow_reads(store: EmbeddedStore, milliseconds: int) -> AsyncIterator[AsyncIOMotorClient[dict[str, Any]]]:
+async def slow_reads(store: EmbeddedStore, milliseconds: int) -> AsyncIterator[AsyncMongoClient[dict[str, Any]]]:
     """While this lasts, every find of the store takes a while longer."""
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(store.uri)
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(store.uri)
     data = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": milliseconds}
     await client.admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
     try:
         yield client
     finally:
         await client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
-        client.close()
+        await client.close()
 
 
 async def served_so_far(wire: Wire) -> None:

@@ -5,30 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
+from pymongo import AsyncMongoClient
 
 from conftest import Start
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.store import StoreRefused
 from tidings_server.store.indexes import INDEXES
 
-Mongo = AsyncIOMotorClient[dict[str, Any]]
+Mongo = AsyncMongoClient[dict[str, Any]]
 
 ADMINISTRATION = {"_id_"}
 
 
-async def indexes(mongo: Mongo, database: str) -> dict[str, tuple[list[tuple[str, int]], int | None]]:
-    """The indexes on the events: keys and expiry by name."""
-    found = await mongo[database].events.index_information()
+Found = dict[tuple[str, str], tuple[list[tuple[str, int]], int | None]]
+
+EXPECTED: Found = {(index.collection, index.name): (list(index.keys), index.expire_after_seconds) for index in INDEXES}
+
+
+async def indexes(mongo: Mongo, database: str) -> Found:
+    """Keys and expiry of the indexes, by collection and name."""
     return {
-        name: (list(index["key"]), index.get("expireAfterSeconds"))
-        for name, index in found.items()
+        (collection, name): (list(index["key"]), index.get("expireAfterSeconds"))
+        for collection in {index.collection for index in INDEXES}
+        for name, index in (await mongo[database][collection].index_information()).items()
         if name not in ADMINISTRATION
     }
-
-
-EXPECTED = {index.name: (list(index.keys), index.expire_after_seconds) for index in INDEXES}
 
 
 async def test_a_fresh_store_gets_every_index(start: Start, mongo: Mongo, database: str) -> None:
@@ -36,10 +38,10 @@ async def test_a_fresh_store_gets_every_index(start: Start, mongo: Mongo, databa
         assert await indexes(mongo, database) == EXPECTED
 
 
-async def test_records_expire_by_one_index_at_their_own_time() -> None:
-    assert [
-        (index.keys, index.expire_after_seconds) for index in INDEXES if index.expire_after_seconds is not None
-    ] == [((("expire_time", 1),), 0)]
+def test_records_of_each_kind_expire_by_one_index_at_their_own_time() -> None:
+    purging = [index for index in INDEXES if index.expire_after_seconds is not None]
+    assert sorted(index.collection for index in purging) == sorted({index.collection for index in INDEXES})
+    assert {(index.keys, index.expire_after_seconds) for index in purging} == {((("expire_time", 1),), 0)}
 
 
 async def test_a_missing_index_is_made_again(start: Start, mongo: Mongo, database: str) -> None:
@@ -54,14 +56,14 @@ async def test_a_wrong_expiry_is_set_right(start: Start, mongo: Mongo, database:
     options = {} if seconds is None else {"expireAfterSeconds": seconds}
     await mongo[database].events.create_index("expire_time", name="expiry", **options)
     async with start():
-        assert (await indexes(mongo, database))["expiry"] == ([("expire_time", 1)], 0)
+        assert (await indexes(mongo, database))["events", "expiry"] == ([("expire_time", 1)], 0)
 
 
 async def test_an_index_with_our_name_and_other_keys_is_refused_with_the_remedy(
     start: Start, mongo: Mongo, database: str
 ) -> None:
-    await mongo[database].events.create_index([("type", 1)], name="by_run")
-    with pytest.raises(StoreRefused, match=r"db\.events\.dropIndex\('by_run'\)"):
+    await mongo[database].events.create_index([("type", 1)], name="by_log")
+    with pytest.raises(StoreRefused, match=r"db\.events\.dropIndex\('by_log'\)"):
         async with start():
             pass
 
@@ -95,6 +97,6 @@ async def test_all_servers_of_a_store_are_one_deployment(start: Start) -> None:
 
 async def test_writes_are_journaled_on_a_majority_and_reads_are_of_one(start: Start) -> None:
     async with start() as wire:
-        events = wire.server.store.events._events
+        events = wire.server.store.events._collection
         assert events.write_concern.document == {"w": "majority", "j": True}
         assert events.read_concern.document == {"level": "majority"}

@@ -62,7 +62,11 @@ def test_sample_request_is_valid(sample: Sample) -> None:
 
 @each_sample
 async def test_sample_reads_back_equal(sample: Sample, server: Any) -> None:
-    created = await server.events.CreateEvent(request_of(sample))
+    request = request_of(sample)
+    if request.event.run_id:
+        await server.create_mission(mission_id=request.event.mission_id)
+        await server.create_run(request.event.mission_id, run_id=request.event.run_id)
+    created = await server.events.CreateEvent(request)
     event_id = created.event.event_id
     try:
         got = await server.events.GetEvent(GetEventRequest(event_id=event_id))

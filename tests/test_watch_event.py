@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
-from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
 
 from conftest import Start
 from picture import sketch
@@ -37,7 +37,7 @@ from tidings_server.clock import system_clock, to_millis
 from tidings_server.limits import Limits
 from wire import Failed, Keyed, Wire, ended, failure, take, take_all, take_synced, take_until
 
-Mongo = AsyncIOMotorClient[dict[str, Any]]
+Mongo = AsyncMongoClient[dict[str, Any]]
 
 DAY = 24 * 60 * 60 * 1000
 SECOND = Duration(seconds=1)
@@ -300,7 +300,7 @@ async def test_a_watch_goes_on_after_any_of_its_messages(server: Wire) -> None:
 
 async def test_a_missed_transition_has_what_is_still_known_of_it(server: Wire) -> None:
     task = await server.create_task(
-        summary="read", metadata={"book": "blue"}, mission_id="learn", run_id="reading", step_id="first", agent_id="eye"
+        summary="read", metadata={"book": "blue"}, mission_id="learn", run_id="lesson", step_id="first", agent_id="eye"
     )
     token = await token_after_synced(server, task.event_id)
     await server.update(task.event_id, TASK_STATE_RUNNING, message="page 1")
@@ -311,9 +311,10 @@ async def test_a_missed_transition_has_what_is_still_known_of_it(server: Wire) -
         event_id=task.event_id,
         type=task.type,
         mission_id="learn",
-        run_id="reading",
+        run_id="lesson",
         step_id="first",
         agent_id="eye",
+        sequence=task.sequence,
         update_time=running.time,
         revision=2,
         status=TaskStatus(

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
-from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
+from pymongo import AsyncMongoClient
 
 from conftest import Start
 from picture import Picture, sketch, stored
@@ -41,7 +41,7 @@ from tidings_server.limits import Limits
 from wire import Call, Failed, Keyed, Wire, ended, take, take_all, take_synced, take_until
 from writer import Writer, seeded
 
-Mongo = AsyncIOMotorClient[dict[str, Any]]
+Mongo = AsyncMongoClient[dict[str, Any]]
 
 SECOND = Duration(seconds=1)
 PROJECT = {"project": ProjectScope()}
@@ -120,6 +120,7 @@ async def test_isolated_a_scope_tells_nothing_of_another_project(start: Start, s
         keys = [await wire.server.api_keys.create(project, SCOPES) for project in ("ours", "theirs")]
     async with start() as wire, Keyed(wire.server, keys[0]) as ours, Keyed(wire.server, keys[1]) as theirs:
         await theirs.create(run_id="first")
+        await ours.ensure("first")
         call = ours.watch(**scope)
         messages = await take_synced(call)
         assert sketch(messages) == ["synced"]
@@ -197,7 +198,7 @@ SELECTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "project": (PROJECT, {}),
     "run of two types": ({"run_id": "first"}, {"types": ["blue", "red"]}),
     "mission in three states": (
-        {"mission_id": "second"},
+        {"mission_id": "first"},
         {"states": [TASK_STATE_PENDING, TASK_STATE_PAUSED, TASK_STATE_FAILED]},
     ),
 }
@@ -209,22 +210,25 @@ async def test_exact_start_at_synced_the_picture_equals_the_store(start: Start, 
     listed = {**wanted, **{name: value for name, value in scope.items() if name != "project"}}
     async with start(limits=Limits(watch_page_size=3)) as wire, wire.narrow() as reader:
         chance = seeded()
-        writers = [Writer([wire], chance, bytes_each=20_000) for _ in range(3)]
+        writers = [Writer([wire], chance, bytes_each=40_000) for _ in range(3)]
+        told_first = await wire.create_task("red", run_id="first", mission_id="first")
         for number in range(60):
             await writers[number % 3].create()
         picture = Picture(wanted.get("states", ()))
         call = reader.watch(**scope, filter=EventFilter(**wanted))
-        early: list[WatchEventResponse] = []
-        for _ in range(12):  # the transport holds a page or two, so that the server is still at the first pages
+        early = [await take(call)]
+        await wire.update(told_first.event_id, progress=TaskProgress(completed=1))
+        for _ in range(3):  # the transport holds few messages, so that the server is still at the first pages
+            for _ in range(4):
+                await asyncio.gather(*(writer.write() for writer in writers))
             early.append(await take(call))
-            await asyncio.gather(*(writer.write() for writer in writers))
         early += await take_synced(call)
         picture.add_all(early)
         assert any(not each.startswith("INITIAL") for each in sketch(early)[:-1]), "nothing changed meanwhile"
         assert picture.events == await stored(wire, ListEventsRequest(**listed))
         for _ in range(15):
             await asyncio.gather(*(writer.write() for writer in writers))
-        await delete(wire, (await wire.create_task("red", run_id="first", mission_id="second")).event_id)
+        await delete(wire, (await wire.create_task("red", run_id="first", mission_id="first")).event_id)
         picture.add_all(await take_until(call, lambda message: message.change.event.summary == ""))
         picture.add(await take(call))
         assert picture.events == await stored(wire, ListEventsRequest(**listed))
@@ -262,9 +266,10 @@ async def test_bookmarks_carry_tokens_that_repeat_nothing(start: Start) -> None:
         assert sketch([bookmark]) == ["bookmark LIVE"]
         new = await wire.create()
         resumed = wire.watch(**PROJECT, resume_token=bookmark.resume_token, heartbeat_interval=SECOND)
-        messages = await take_until(resumed, lambda message: message.HasField("bookmark"))
-        assert told_ids(messages) == [new.event_id]
-        assert told_ids(await take_until(call, lambda message: message.HasField("bookmark"))) == [new.event_id]
+        for each in (resumed, call):  # a bookmark may come first, when the machine is busy
+            messages = await take_until(each, lambda message: message.HasField("change"))
+            messages += await take_until(each, lambda message: message.HasField("bookmark"))
+            assert told_ids(messages) == [new.event_id]
 
 
 async def test_a_watch_ends_with_ok_after_the_time_it_was_given(start: Start) -> None:
@@ -436,6 +441,7 @@ async def test_a_watch_resumes_on_another_server(start: Start) -> None:
 
 async def test_a_watch_that_missed_nothing_is_synced_at_once(start: Start) -> None:
     async with start() as wire:
+        await wire.ensure("mine")
         token = await token_now(wire, run_id="mine")
         await wire.create(run_id="other")
         await take_synced(wire.watch(**PROJECT))  # the server has heard of it
@@ -444,6 +450,8 @@ async def test_a_watch_that_missed_nothing_is_synced_at_once(start: Start) -> No
 
 async def test_a_token_is_good_for_its_scope_and_filter_only(start: Start) -> None:
     async with start() as wire:
+        for run_id in ("mine", "other"):
+            await wire.ensure(run_id, "mine")
         wanted = EventFilter(types=["red", "blue"], states=[TASK_STATE_RUNNING, TASK_STATE_FAILED])
         token = await token_now(wire, run_id="mine", filter=wanted)
         same = EventFilter(types=["blue", "red", "red"], states=[TASK_STATE_FAILED, TASK_STATE_RUNNING])
@@ -551,9 +559,9 @@ async def forgetful() -> AsyncIterator[EmbeddedStore]:
 
 @pytest.fixture
 async def forgetful_mongo(forgetful: EmbeddedStore) -> AsyncIterator[Mongo]:
-    client: Mongo = AsyncIOMotorClient(forgetful.uri)
+    client: Mongo = AsyncMongoClient(forgetful.uri)
     yield client
-    client.close()
+    await client.close()
 
 
 async def forget(wire: Wire, mongo: Mongo) -> Event:

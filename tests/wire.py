@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -14,6 +14,12 @@ from google.rpc import error_details_pb2, status_pb2
 from tidings.v1.event_pb2 import Event
 from tidings.v1.event_service_pb2 import CreateEventRequest, WatchEventRequest, WatchEventResponse
 from tidings.v1.event_service_pb2_grpc import EventServiceStub
+from tidings.v1.mission_pb2 import Mission
+from tidings.v1.mission_service_pb2 import CreateMissionRequest
+from tidings.v1.mission_service_pb2_grpc import MissionServiceStub
+from tidings.v1.run_pb2 import Run
+from tidings.v1.run_service_pb2 import CreateRunRequest, WatchRunRequest, WatchRunResponse
+from tidings.v1.run_service_pb2_grpc import RunServiceStub
 from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED, TaskState, TaskStatus
 from tidings.v1.task_service_pb2 import UpdateTaskStatusRequest
 from tidings.v1.task_service_pb2_grpc import TaskServiceStub
@@ -23,7 +29,10 @@ from tidings_server.server import Server
 WITHIN_SECONDS = 20.0
 """Longer than anything takes: a test that waits this long has failed."""
 
+Told = TypeVar("Told", WatchEventResponse, WatchRunResponse)
+Watch = grpc.aio.UnaryStreamCall[Any, Told]
 Call = grpc.aio.UnaryStreamCall[WatchEventRequest, WatchEventResponse]
+RunCall = grpc.aio.UnaryStreamCall[WatchRunRequest, WatchRunResponse]
 
 
 class Wire:
@@ -37,6 +46,8 @@ class Wire:
         self.channel = channel or grpc.aio.insecure_channel(self.target)
         self.events = EventServiceStub(self.channel)
         self.tasks = TaskServiceStub(self.channel)
+        self.missions = MissionServiceStub(self.channel)
+        self.runs = RunServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,12 +58,22 @@ class Wire:
         await self.channel.close()
 
     async def create(self, type_: str = "test.event", **fields: Any) -> Event:
-        """Create an event; with `ttl` in seconds."""
+        """Create an event; with `ttl` in seconds, and in a run or a mission that need not be there yet."""
+        await self.ensure(fields.get("run_id", ""), fields.get("mission_id", ""))
         request = CreateEventRequest()
         if ttl := fields.pop("ttl", None):
             request.ttl.seconds = ttl
         request.event.MergeFrom(Event(type=type_, **fields))
         return (await self.events.CreateEvent(request)).event
+
+    async def ensure(self, run_id: str = "", mission_id: str = "") -> None:
+        """Create the mission and the run unless they are there; of a run that has none given, one of its own."""
+        if run_id and not mission_id:
+            mission_id = f"mission-of-{run_id}"[:128]
+        if mission_id:
+            await existing(self.create_mission("test", mission_id=mission_id))
+        if run_id:
+            await existing(self.create_run(mission_id, run_id=run_id))
 
     async def create_task(self, type_: str = "test.task", **fields: Any) -> Event:
         return await self.create(type_, **{"status": TaskStatus(), **fields})
@@ -63,13 +84,39 @@ class Wire:
         request = UpdateTaskStatusRequest(task_id=task_id, state=state, **fields)
         return (await self.tasks.UpdateTaskStatus(request)).status
 
+    async def create_mission(self, name: str = "test", **fields: Any) -> Mission:
+        request = CreateMissionRequest(mission=Mission(name=name, **fields))
+        return (await self.missions.CreateMission(request)).mission
+
+    async def create_run(self, mission_id: str = "", **fields: Any) -> Run:
+        """Create a run, and a mission for it if none is given; with `ttl` in seconds."""
+        request = CreateRunRequest()
+        if ttl := fields.pop("ttl", None):
+            request.ttl.seconds = ttl
+        mission_id = mission_id or (await self.create_mission()).mission_id
+        request.run.MergeFrom(Run(mission_id=mission_id, **fields))
+        return (await self.runs.CreateRun(request)).run
+
     def watch(self, **fields: Any) -> Call:
         call: Call = self.events.WatchEvent(WatchEventRequest(**fields))
+        return call
+
+    def watch_run(self, run_id: str, **fields: Any) -> RunCall:
+        call: RunCall = self.runs.WatchRun(WatchRunRequest(run_id=run_id, **fields))
         return call
 
     def narrow(self) -> Wire:
         """Another client of the server, for which the transport holds one or two large messages, not megabytes."""
         return Wire(self.server, grpc.aio.insecure_channel(self.target, options=[("grpc.http2.bdp_probe", 0)]))
+
+
+async def existing(creation: Awaitable[object]) -> None:
+    """Create something unless it is there."""
+    try:
+        await creation
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.ALREADY_EXISTS:
+            raise
 
 
 class Keyed(Wire):
@@ -80,6 +127,8 @@ class Keyed(Wire):
         self.metadata = metadata or (("x-api-key", key),)
         self.events: Any = self._keyed(self.events)
         self.tasks: Any = self._keyed(self.tasks)
+        self.missions: Any = self._keyed(self.missions)
+        self.runs: Any = self._keyed(self.runs)
 
     def _keyed(self, stub: object) -> SimpleNamespace:
         calls = {name: partial(call, metadata=self.metadata) for name, call in vars(stub).items()}
@@ -99,7 +148,7 @@ class SetClock:
         self.now += (days * 24 * 60 * 60 + seconds) * 1000 + milliseconds
 
 
-async def take(call: Call) -> WatchEventResponse:
+async def take(call: Watch[Told]) -> Told:
     """The next message of a watch. Raises the call's status if it has ended."""
     async with asyncio.timeout(WITHIN_SECONDS):
         message = await call.read()
@@ -109,31 +158,31 @@ async def take(call: Call) -> WatchEventResponse:
     return message
 
 
-async def take_until(call: Call, wanted: Callable[[WatchEventResponse], bool]) -> list[WatchEventResponse]:
+async def take_until(call: Watch[Told], wanted: Callable[[Told], bool]) -> list[Told]:
     """The messages up to and with the first that is wanted."""
-    messages: list[WatchEventResponse] = []
+    messages: list[Told] = []
     while not messages or not wanted(messages[-1]):
         messages.append(await take(call))
     return messages
 
 
-async def take_synced(call: Call) -> list[WatchEventResponse]:
+async def take_synced(call: Watch[Told]) -> list[Told]:
     """The messages up to and with `synced`."""
     return await take_until(call, lambda message: message.HasField("synced"))
 
 
-async def take_all(call: Call) -> list[WatchEventResponse]:
+async def take_all(call: Watch[Told]) -> list[Told]:
     """All messages to the end of a watch that ends with OK. Raises its status otherwise."""
-    messages: list[WatchEventResponse] = []
+    messages: list[Told] = []
     async with asyncio.timeout(WITHIN_SECONDS):
         while (message := await call.read()) is not grpc.aio.EOF:
             messages.append(message)
     return messages
 
 
-async def ended(call: Call) -> tuple[list[WatchEventResponse], grpc.aio.AioRpcError]:
+async def ended(call: Watch[Told]) -> tuple[list[Told], grpc.aio.AioRpcError]:
     """The messages of a watch that ends with an error, and the error."""
-    messages: list[WatchEventResponse] = []
+    messages: list[Told] = []
     try:
         async with asyncio.timeout(WITHIN_SECONDS):
             while (message := await call.read()) is not grpc.aio.EOF:

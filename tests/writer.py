@@ -19,6 +19,7 @@ from wire import Wire
 
 TYPES = ("red", "green", "blue")
 RUNS = MISSIONS = ("first", "second")
+"""Each run is of the mission with the same id."""
 
 BEARABLE = {
     grpc.StatusCode.NOT_FOUND,
@@ -37,6 +38,12 @@ def seeded() -> random.Random:
     return random.Random(seed)
 
 
+async def ensure_runs(wire: Wire) -> None:
+    """Create the runs that writers write to, for those who watch them before anything is written."""
+    for run_id in RUNS:
+        await wire.ensure(run_id, run_id)
+
+
 class Writer:
     """Creates, moves and deletes tasks, mostly of its own; some ids are used again."""
 
@@ -53,9 +60,9 @@ class Writer:
         fields: dict[str, Any] = {"summary": str(chance.random()), "metadata": {"text": self._text}}
         if self.deleted and chance.random() < 0.3:
             fields["event_id"] = self.deleted.pop(chance.randrange(len(self.deleted)))
-        event = await self._wire.create_task(
-            chance.choice(TYPES), run_id=chance.choice(RUNS), mission_id=chance.choice(MISSIONS), **fields
-        )
+        run_id = chance.choice(("", *RUNS))
+        mission_id = run_id or chance.choice(MISSIONS)
+        event = await self._wire.create_task(chance.choice(TYPES), run_id=run_id, mission_id=mission_id, **fields)
         self.states[event.event_id] = TASK_STATE_PENDING
         return event
 

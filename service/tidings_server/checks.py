@@ -20,12 +20,20 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidings.v1 import error_reason_pb2 as reasons
-from tidings.v1 import event_service_pb2, task_pb2, task_service_pb2
+from tidings.v1 import event_service_pb2, mission_service_pb2, run_service_pb2, task_pb2, task_service_pb2
 from tidings.v1.event_service_pb2 import (
     BatchCreateEventsRequest,
     CreateEventRequest,
     ListEventsRequest,
     WatchEventRequest,
+)
+from tidings.v1.mission_service_pb2 import CreateMissionRequest, UpdateMissionRequest
+from tidings.v1.run_service_pb2 import (
+    AddPlanStepsRequest,
+    CreatePlanRequest,
+    CreateRunRequest,
+    UpdatePlanStepRequest,
+    UpdateRunRequest,
 )
 from tidings.v1.task_pb2 import TaskError, TaskStatus
 from tidings.v1.task_service_pb2 import UpdateTaskStatusRequest
@@ -41,7 +49,7 @@ EXPIRY_AHEAD_MAX: Final = 10 * 365 * 24 * 60 * 60 * 1000
 
 _REQUESTS: Final = [
     GetMessageClass(method.input_type)
-    for file in (event_service_pb2, task_service_pb2)
+    for file in (event_service_pb2, task_service_pb2, mission_service_pb2, run_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -62,6 +70,13 @@ class Checker:
             ListEventsRequest: _list,
             UpdateTaskStatusRequest: self._update,
             WatchEventRequest: _watch,
+            CreateMissionRequest: self._create_mission,
+            UpdateMissionRequest: self._update_mission,
+            CreateRunRequest: self._create_run,
+            UpdateRunRequest: self._update_run,
+            CreatePlanRequest: self._steps,
+            AddPlanStepsRequest: self._steps,
+            UpdatePlanStepRequest: self._update_step,
         }
         for request in _REQUESTS:  # compiles its rules, so that the first caller does not wait for it
             self._validator.collect_violations(request())
@@ -131,6 +146,38 @@ class Checker:
             yield from self._error("error", request.error, request.state)
         yield from self._results("results", request.results)
 
+    def _create_mission(self, request: CreateMissionRequest) -> Violations:
+        if not request.mission.name:
+            yield Violation("mission.name", "value is required")
+        yield from self._payload("mission.metadata", request.mission.metadata, self._limits.payload_bytes_max)
+
+    def _update_mission(self, request: UpdateMissionRequest) -> Violations:
+        if not request.mission.mission_id:
+            yield Violation("mission.mission_id", "value is required")
+        if any("." in path for path in request.update_mask.paths):
+            yield Violation("update_mask", "must name whole fields")
+        if "name" in request.update_mask.paths and not request.mission.name:
+            yield Violation("mission.name", "must not be made empty")
+        yield from self._payload("mission.metadata", request.mission.metadata, self._limits.payload_bytes_max)
+
+    def _create_run(self, request: CreateRunRequest) -> Violations:
+        for name in ("input", "metadata", "result_payload"):
+            yield from self._payload(f"run.{name}", getattr(request.run, name), self._limits.payload_bytes_max)
+        if request.run.HasField("error"):
+            yield Violation("run.error", "must be given only together with state FAILED")
+
+    def _update_run(self, request: UpdateRunRequest) -> Violations:
+        for name in ("result_payload", "metadata"):
+            yield from self._payload(name, getattr(request, name), self._limits.payload_bytes_max)
+        yield from self._payload("error.details", request.error.details, self._limits.error_details_bytes_max)
+
+    def _steps(self, request: CreatePlanRequest | AddPlanStepsRequest) -> Violations:
+        for index, step in enumerate(request.steps):
+            yield from self._payload(f"steps[{index}].metadata", step.metadata, self._limits.step_metadata_bytes_max)
+
+    def _update_step(self, request: UpdatePlanStepRequest) -> Violations:
+        yield from self._payload("metadata", request.metadata, self._limits.step_metadata_bytes_max)
+
     def _error(self, path: str, error: TaskError, state: task_pb2.TaskState.ValueType) -> Violations:
         if state != task_pb2.TASK_STATE_FAILED:
             yield Violation(path, "must be given only together with state FAILED")
@@ -165,6 +212,10 @@ def _watch(request: WatchEventRequest) -> Violations:
         yield Violation("filter", "must not be given for a watch of one event")
     if request.stay_open and not one_event:
         yield Violation("stay_open", "is for a watch of one event; other watches stay open anyway")
+    if request.parent.run_id and not one_event:
+        yield Violation("parent.run_id", "is for a watch of one event")
+    if request.parent.mission_id and request.WhichOneof("scope") not in {"event_id", "run_id"}:
+        yield Violation("parent.mission_id", "is for a watch of one event or of one run")
 
 
 def _size(path: str, size: int, bytes_max: int) -> Violations:

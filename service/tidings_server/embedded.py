@@ -36,6 +36,10 @@ LOCK_SECONDS: Final = 0.5
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
 TERMINATE_POLLS: Final = 50
+OPLOG_ENTRIES_MAX: Final = 20_000
+"""How many changes watches can be resumed over. The program reads all of them, with everybody else waiting, whenever a
+change stream begins at a time: 0.25 s for this many, and more than a call of the store may take for its own default.
+"""
 PROBE_SECONDS: Final = 5.0
 PROBE_FAILURES_MAX: Final = 3
 BACKOFF_SECONDS_MIN: Final = 0.1
@@ -195,6 +199,7 @@ class EmbeddedStore:
         # Elsewhere a killed server leaves the store running, with the lock that keeps others from its data.
         tether = [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid())] if ON_LINUX else []
         flags = ["--config", str(configuration), "--storage-path", str(self._dir / "store"), "--sync-on-commit"]
+        flags += ["--oplog-max-entries", str(OPLOG_ENTRIES_MAX)]
         return [*tether, _program(), *flags, "--host", HOST, "--port", str(self._port), *self._arguments]
 
     async def _until_ready(self) -> None:

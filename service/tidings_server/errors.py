@@ -30,11 +30,19 @@ _CODES: Final[Mapping[ErrorReason.ValueType, grpc.StatusCode]] = {
     reasons.ERROR_REASON_EVENT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     reasons.ERROR_REASON_EVENT_EXPIRED: grpc.StatusCode.NOT_FOUND,
     reasons.ERROR_REASON_TASK_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_MISSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_RUN_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_STEP_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    reasons.ERROR_REASON_MISSION_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    reasons.ERROR_REASON_RUN_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    reasons.ERROR_REASON_PLAN_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    reasons.ERROR_REASON_STEP_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     reasons.ERROR_REASON_EVENT_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT: grpc.StatusCode.ALREADY_EXISTS,
     reasons.ERROR_REASON_REVISION_MISMATCH: grpc.StatusCode.ABORTED,
     reasons.ERROR_REASON_ILLEGAL_TRANSITION: grpc.StatusCode.FAILED_PRECONDITION,
     reasons.ERROR_REASON_TASK_TERMINAL: grpc.StatusCode.FAILED_PRECONDITION,
+    reasons.ERROR_REASON_RUN_CLOSED: grpc.StatusCode.FAILED_PRECONDITION,
     reasons.ERROR_REASON_UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     reasons.ERROR_REASON_PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     reasons.ERROR_REASON_HISTORY_LOST: grpc.StatusCode.OUT_OF_RANGE,
@@ -131,34 +139,6 @@ def invalid(violations: Sequence[Violation]) -> Failure:
     named = "; ".join(": ".join(filter(None, (each.field, each.description))) for each in violations[:3])
     more = f"; and {len(violations) - 3} more" if len(violations) > 3 else ""
     return Failure(violations[0].reason, f"invalid request: {named}{more}", violations=violations)
-
-
-def event_not_found(event_id: str) -> Failure:
-    return Failure(
-        reasons.ERROR_REASON_EVENT_NOT_FOUND, f'event "{event_id}" not found', metadata={"event_id": event_id}
-    )
-
-
-def event_expired(event_id: str) -> Failure:
-    return Failure(
-        reasons.ERROR_REASON_EVENT_EXPIRED, f'event "{event_id}" has expired', metadata={"event_id": event_id}
-    )
-
-
-def revision_mismatch(event_id: str, current: int) -> Failure:
-    return Failure(
-        reasons.ERROR_REASON_REVISION_MISMATCH,
-        f'event "{event_id}" is at revision {current}',
-        metadata={"event_id": event_id, "current_revision": str(current)},
-    )
-
-
-def corrupt_record(event_id: str) -> Failure:
-    return Failure(
-        reasons.ERROR_REASON_CORRUPT_RECORD,
-        f'the record of event "{event_id}" cannot be read',
-        metadata={"event_id": event_id},
-    )
 
 
 def response_too_large(event_id: str) -> Failure:

@@ -175,4 +175,4 @@ def _scope_of(method: str) -> str:
 
 
 def _is_watch(method: str) -> bool:
-    return method.endswith("/WatchEvent") or method in WAITING_METHODS
+    return method.endswith(("/WatchEvent", "/WatchRun")) or method in WAITING_METHODS

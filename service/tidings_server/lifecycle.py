@@ -1,4 +1,4 @@
-"""The life of a task: which state may follow which, and what a transition stamps. Pure."""
+"""The life of a task, a run or a step of a plan: which state may follow which, and what a transition stamps. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from tidings.v1 import error_reason_pb2 as reasons
 from tidings.v1 import task_pb2
 from tidings.v1.event_pb2 import Event
+from tidings.v1.run_pb2 import PlanStep, Run
 from tidings.v1.task_pb2 import TaskState, TaskStatus
 from tidings.v1.task_service_pb2 import CancelTaskRequest, UpdateTaskStatusRequest
 from tidings_server.clock import to_duration, to_millis, to_timestamp
@@ -30,28 +31,34 @@ NEXT_STATES: Final[Mapping[TaskState.ValueType, frozenset[TaskState.ValueType]]]
 }
 
 
+Stateful = TaskStatus | Run | PlanStep
+
+_ID_NAMES: Final = {"task": "event_id", "run": "run_id", "step": "step_id"}
+
+
 def state_name(state: TaskState.ValueType) -> str:
     """The state's name as people write it: `RUNNING`."""
     return task_pb2.TaskState.Name(state).removeprefix("TASK_STATE_")
 
 
-def move(status: TaskStatus, to: TaskState.ValueType, now: int) -> bool:
-    """Move a task to a state and stamp what the transition stamps; False if it is there already.
+def move(subject: Stateful, to: TaskState.ValueType, now: int) -> bool:
+    """Move a task, run or step to a state and stamp what the transition stamps; False if it is there already.
 
     Raises Failure: TASK_TERMINAL if it has ended, ILLEGAL_TRANSITION if `to` cannot follow its state.
     """
-    if to == status.state:
+    if to == subject.state:
         return False
-    if status.state in TERMINAL:
-        raise task_terminal(status)
-    if to not in NEXT_STATES[status.state]:
-        raise _illegal(status, to)
-    status.state = to
-    if to == RUNNING and not status.HasField("start_time"):
-        status.start_time.CopyFrom(to_timestamp(now))
+    if subject.state in TERMINAL:
+        raise terminal(subject)
+    if to not in NEXT_STATES[subject.state]:
+        raise _illegal(subject, to)
+    subject.state = to
+    if to == RUNNING and not subject.HasField("start_time"):
+        subject.start_time.CopyFrom(to_timestamp(now))
     if to in TERMINAL:
-        status.end_time.CopyFrom(to_timestamp(now))
-    stamp_latency(status)
+        subject.end_time.CopyFrom(to_timestamp(now))
+    if isinstance(subject, TaskStatus):
+        stamp_latency(subject)
     return True
 
 
@@ -62,30 +69,39 @@ def stamp_latency(status: TaskStatus) -> None:
         status.latency.CopyFrom(to_duration(latency))
 
 
-def state_before(event: Event) -> TaskState.ValueType:
-    """The state that the event's newest revision left behind, if that was a change of state."""
+def state_before(event: Event | Run) -> TaskState.ValueType:
+    """The state that the newest revision left behind, if that was a change of state."""
     if event.transitions and event.transitions[-1].revision == event.revision:
         before: TaskState.ValueType = getattr(event.transitions[-1], "from")
         return before
     return task_pb2.TASK_STATE_UNSPECIFIED
 
 
-def task_terminal(status: TaskStatus) -> Failure:
-    state = state_name(status.state)
+def terminal(subject: Stateful) -> Failure:
+    """TASK_TERMINAL, for something that has ended."""
+    noun, subject_id = _named(subject)
+    state = state_name(subject.state)
     return Failure(
         reasons.ERROR_REASON_TASK_TERMINAL,
-        f'task "{status.task_id}" has ended: it is {state}',
-        metadata={"event_id": status.task_id, "state": state},
+        f'{noun} "{subject_id}" has ended: it is {state}',
+        metadata={_ID_NAMES[noun]: subject_id, "state": state},
     )
 
 
-def _illegal(status: TaskStatus, to: TaskState.ValueType) -> Failure:
-    before, after = state_name(status.state), state_name(to)
+def _illegal(subject: Stateful, to: TaskState.ValueType) -> Failure:
+    noun, subject_id = _named(subject)
+    before, after = state_name(subject.state), state_name(to)
     return Failure(
         reasons.ERROR_REASON_ILLEGAL_TRANSITION,
-        f'task "{status.task_id}" is {before}, which {after} cannot follow',
-        metadata={"event_id": status.task_id, "from": before, "to": after},
+        f'{noun} "{subject_id}" is {before}, which {after} cannot follow',
+        metadata={_ID_NAMES[noun]: subject_id, "from": before, "to": after},
     )
+
+
+def _named(subject: Stateful) -> tuple[str, str]:
+    if isinstance(subject, TaskStatus):
+        return "task", subject.task_id
+    return ("run", subject.run_id) if isinstance(subject, Run) else ("step", subject.step_id)
 
 
 def apply_update(event: Event, request: UpdateTaskStatusRequest, now: int) -> bool:
@@ -94,7 +110,7 @@ def apply_update(event: Event, request: UpdateTaskStatusRequest, now: int) -> bo
     moved = request.state != task_pb2.TASK_STATE_UNSPECIFIED and move(status, request.state, now)
     edited = _edited(event, request)
     if edited and ended:
-        raise task_terminal(status)
+        raise terminal(status)
     if request.HasField("message"):
         status.message = request.message
     if request.HasField("progress"):

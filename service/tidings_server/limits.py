@@ -15,6 +15,10 @@ class Limits:
     event_bytes_max: int = 512 * KIB
     payload_bytes_max: int = 256 * KIB
     error_details_bytes_max: int = 64 * KIB
+    run_bytes_max: int = 2 * 1024 * KIB
+    step_metadata_bytes_max: int = 16 * KIB
+    plan_steps_max: int = 500
+    append_group_max: int = 500
     payload_levels_max: int = 16
     response_bytes_max: int = 3 * 1024 * KIB
     """Room is left below the 4 MiB that gRPC clients accept by default."""

@@ -12,7 +12,16 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tidings.v1 import event_service_pb2, event_service_pb2_grpc, task_service_pb2, task_service_pb2_grpc
+from tidings.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    mission_service_pb2,
+    mission_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    task_service_pb2,
+    task_service_pb2_grpc,
+)
 from tidings_server.admission import Admission
 from tidings_server.auth import DEFAULT_PROJECT, ApiKeys, Authenticator
 from tidings_server.checks import Checker
@@ -23,7 +32,9 @@ from tidings_server.errors import Failure
 from tidings_server.interceptor import Gate, Interceptor
 from tidings_server.limits import KIB, Limits
 from tidings_server.services.events import EventService
+from tidings_server.services.missions import MissionService
 from tidings_server.services.page_token import PageTokens
+from tidings_server.services.runs import RunService
 from tidings_server.services.tasks import TaskService
 from tidings_server.store import Deployment, Store
 from tidings_server.watch.hub import Hub
@@ -35,6 +46,8 @@ log = structlog.get_logger()
 SERVICES: Final = (
     event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
     task_service_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name,
+    mission_service_pb2.DESCRIPTOR.services_by_name["MissionService"].full_name,
+    run_service_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
 )
 PREPARE_RETRY_SECONDS: Final = 0.5
 HEALTH_SECONDS: Final = 0.5
@@ -69,7 +82,7 @@ async def serve(config: Config, *, clock: Clock = system_clock, limits: Limits |
     async with opened_store(config, clock, limits) as store:
         server = Server(config, store, await _prepared(store, config), clock, limits)
         await server.check_exposure()
-        async with _background(server.hub.run(), server.hub.beat()):
+        async with _background(server.hub.run(), server.hub.beat(), store.sweeper.run()):
             await server.start()
             try:
                 await server.hub.heard()
@@ -111,10 +124,15 @@ class Server:
         self._health = health.aio.HealthServicer()
         interceptor = Interceptor(self.gate, self._authenticator, self._admission, Checker(limits, clock), limits)
         self._grpc = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
-        watches = Watches(self.hub, store.events, Tokens(deployment.secret, deployment.name), clock, limits)
-        events = EventService(store.events, watches, PageTokens(deployment.secret), clock, limits)
+        watches = Watches(self.hub, store, Tokens(deployment.secret, deployment.name), clock, limits)
+        page_tokens = PageTokens(deployment.secret)
+        events = EventService(store.events, watches, page_tokens, clock, limits)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(events, self._grpc)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskService(store.events, watches), self._grpc)
+        missions = MissionService(store.missions, store.sweeper, page_tokens, clock, limits)
+        mission_service_pb2_grpc.add_MissionServiceServicer_to_server(missions, self._grpc)
+        runs = RunService(store.runs, watches, page_tokens, clock, limits)
+        run_service_pb2_grpc.add_RunServiceServicer_to_server(runs, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if config.reflection:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)

@@ -16,6 +16,12 @@ from google.protobuf import json_format
 from tidings.v1.event_pb2 import Event
 from tidings.v1.event_service_pb2 import CreateEventRequest
 from tidings.v1.event_service_pb2_grpc import EventServiceStub
+from tidings.v1.mission_pb2 import Mission
+from tidings.v1.mission_service_pb2 import CreateMissionRequest
+from tidings.v1.mission_service_pb2_grpc import MissionServiceStub
+from tidings.v1.run_pb2 import Run
+from tidings.v1.run_service_pb2 import CreateRunRequest
+from tidings.v1.run_service_pb2_grpc import RunServiceStub
 from tidings.v1.task_pb2 import TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED, TaskProgress, TaskStatus
 from tidings.v1.task_service_pb2 import UpdateTaskStatusRequest
 from tidings.v1.task_service_pb2_grpc import TaskServiceStub
@@ -54,13 +60,22 @@ def samples() -> Iterator[CreateEventRequest]:
         yield json_format.ParseDict(json.loads(file.read_text(encoding="utf-8"))["request"], CreateEventRequest())
 
 
-async def load_samples(events: EventServiceAsyncStub) -> list[Event]:
-    """Store the samples and return their events."""
-    loaded = []
+async def load_samples(channel: grpc.aio.Channel) -> list[Event]:
+    """Store the samples, with the missions and runs that they are of, and return their events."""
+    events, loaded = EventServiceStub(channel), []
     for request in samples():
+        if request.event.run_id:
+            await _create_run(channel, request.event.mission_id, request.event.run_id)
         with suppress(grpc.aio.AioRpcError):  # one sample is a later moment of another's task
             loaded.append((await events.CreateEvent(request)).event)
     return loaded
+
+
+async def _create_run(channel: grpc.aio.Channel, mission_id: str, run_id: str) -> None:
+    """Create a run and its mission, unless they are there."""
+    mission = Mission(mission_id=mission_id, name="sample")
+    await MissionServiceStub(channel).CreateMission(CreateMissionRequest(mission=mission))
+    await RunServiceStub(channel).CreateRun(CreateRunRequest(run=Run(mission_id=mission_id, run_id=run_id)))
 
 
 async def work_for_ever(events: EventServiceAsyncStub, tasks: TaskServiceAsyncStub) -> None:
@@ -98,7 +113,7 @@ async def _run(config: Config) -> None:
     async with stop_signals() as stop_asked, serve(config) as server:
         address = f"127.0.0.1:{server.port}"
         async with grpc.aio.insecure_channel(address) as channel:
-            loaded = await load_samples(EventServiceStub(channel))
+            loaded = await load_samples(channel)
         shown = next(event for event in loaded if event.type == "ADD")
         print(_WELCOME.format(address=address, event_id=shown.event_id, task_type=TASK_TYPE), flush=True)  # noqa: T201
         worker = asyncio.create_task(keep_working(server))

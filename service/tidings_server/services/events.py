@@ -30,8 +30,9 @@ from tidings.v1.event_service_pb2_grpc import EventServiceServicer
 from tidings_server.auth import CALLER
 from tidings_server.clock import Clock, to_millis
 from tidings_server.errors import Failure, response_too_large
+from tidings_server.event_record import check_parent, new_event
 from tidings_server.limits import Limits
-from tidings_server.record import Mutation, deletion, digest_of, new_record
+from tidings_server.record import Mutation, deletion, digest_of
 from tidings_server.services.page_token import PageTokens
 from tidings_server.store import EventStore, Query
 from tidings_server.watch.watches import Watches
@@ -52,20 +53,22 @@ class EventService(EventServiceServicer):
         self._limits = limits
 
     async def CreateEvent(self, request: CreateEventRequest, context: Context) -> CreateEventResponse:
-        record = new_record(CALLER.get().project, request, self._clock(), self._limits)
+        record = new_event(CALLER.get().project, request, self._clock(), self._limits)
         return CreateEventResponse(event=await self._events.create(record))
 
     async def BatchCreateEvents(self, request: BatchCreateEventsRequest, context: Context) -> BatchCreateEventsResponse:
         project, now = CALLER.get().project, self._clock()
         records = [
-            new_record(project, item, now, self._limits, path=f"requests[{index}].event")
+            new_event(project, item, now, self._limits, path=f"requests[{index}].event")
             for index, item in enumerate(request.requests)
         ]
         outcomes = await self._events.create_many(records)
         return BatchCreateEventsResponse(results=self._results(outcomes))
 
     async def GetEvent(self, request: GetEventRequest, context: Context) -> GetEventResponse:
-        return GetEventResponse(event=await self._events.get(CALLER.get().project, request.event_id))
+        event = await self._events.get(CALLER.get().project, request.event_id)
+        check_parent(event, request.parent)
+        return GetEventResponse(event=event)
 
     async def BatchGetEvents(self, request: BatchGetEventsRequest, context: Context) -> BatchGetEventsResponse:
         outcomes = await self._events.get_many(CALLER.get().project, request.event_ids)
@@ -73,19 +76,21 @@ class EventService(EventServiceServicer):
 
     async def ListEvents(self, request: ListEventsRequest, context: Context) -> ListEventsResponse:
         project = CALLER.get().project
-        page = await self._events.list(
+        page = await self._events.page(
             _query(project, request),
             after=self._page_tokens.read(request.page_token, project, request),
             limit=request.page_size or self._limits.page_size_default,
         )
         return ListEventsResponse(
-            events=page.events,
+            events=page.items,
             next_page_token=self._page_tokens.write(page.next, project, request),
             unreadable_event_ids=page.unreadable,
         )
 
     async def DeleteEvent(self, request: DeleteEventRequest, context: Context) -> DeleteEventResponse:
-        mutation = Mutation(deletion, digest_of(request), request.expected_revision, request.request_id)
+        mutation: Mutation[Event] = Mutation(
+            deletion, digest_of(request), request.expected_revision, request.request_id
+        )
         await self._events.change(CALLER.get().project, request.event_id, mutation)
         return DeleteEventResponse()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 from tidings.v1.event_service_pb2 import ListEventsRequest
+from tidings.v1.mission_service_pb2 import ListMissionsRequest
+from tidings.v1.run_service_pb2 import ListRunsRequest
 from tidings_server.errors import Violation, invalid
 from tidings_server.sealing import BrokenSeal, Seal
 from tidings_server.store import Key
+
+ListRequest = ListEventsRequest | ListMissionsRequest | ListRunsRequest
 
 
 class PageTokens:
@@ -16,24 +21,23 @@ class PageTokens:
     def __init__(self, secret: bytes) -> None:
         self._seal = Seal(secret, "page-token")
 
-    def write(self, key: Key | None, project: str, request: ListEventsRequest) -> str:
+    def write(self, key: Key | None, project: str, request: ListRequest) -> str:
         """The token of the page after a key; empty if there is none."""
         return self._seal.seal(json.dumps(key, ensure_ascii=False).encode(), _context(project, request)) if key else ""
 
-    def read(self, token: str, project: str, request: ListEventsRequest) -> Key | None:
+    def read(self, token: str, project: str, request: ListRequest) -> Key | None:
         """Raises Failure INVALID_FIELD if the token was not issued for this list."""
         if not token:
             return None
         try:
-            time, event_id = json.loads(self._seal.open(token, _context(project, request)))
+            key: list[int | str] = json.loads(self._seal.open(token, _context(project, request)))
         except BrokenSeal as error:
             raise invalid([Violation("page_token", "was not issued for this list")]) from error
-        return time, event_id
+        return tuple(key)
 
 
-def _context(project: str, request: ListEventsRequest) -> list[bytes]:
-    listed = ListEventsRequest()
-    listed.CopyFrom(request)
+def _context(project: str, request: ListRequest) -> list[bytes]:
+    listed = copy.copy(request)
     listed.ClearField("page_token")
     listed.ClearField("page_size")
-    return [project.encode(), listed.SerializeToString(deterministic=True)]
+    return [project.encode(), request.DESCRIPTOR.full_name.encode(), listed.SerializeToString(deterministic=True)]

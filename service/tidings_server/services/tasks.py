@@ -72,8 +72,8 @@ class TaskService(TaskServiceServicer):
     async def _change(
         self, request: UpdateTaskStatusRequest | CancelTaskRequest, rule: Callable[[Event, int], bool]
     ) -> Event:
-        def of_task(record: Record, now: int) -> bool:
-            return rule(_task(record.event), now)
+        def of_task(record: Record[Event], now: int) -> bool:
+            return rule(_task(record.resource), now)
 
         mutation = Mutation(of_task, digest_of(request), request.expected_revision, request.request_id)
         return await self._events.change(CALLER.get().project, request.task_id, mutation)

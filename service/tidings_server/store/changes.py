@@ -15,15 +15,34 @@ from tidings.v1.event_service_pb2 import (
     CHANGE_KIND_UPDATED,
     ChangeKind,
 )
+from tidings.v1.mission_pb2 import Mission
+from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED
 from tidings_server.change import LAST_OF_ITS_TIME, Change, HistoryLost, Position
 from tidings_server.errors import store_unavailable
+from tidings_server.event_record import EVENT
 from tidings_server.lifecycle import state_before
+from tidings_server.mission_record import MISSION
 from tidings_server.record import Record
-from tidings_server.store import events, system
-from tidings_server.store.connection import Database, is_history_lost, is_unavailable
-from tidings_server.store.documents import CorruptDocument, id_parts, to_record
+from tidings_server.run_record import RUN
+from tidings_server.store import system
+from tidings_server.store.connection import (
+    EVENTS_COLLECTION,
+    MISSIONS_COLLECTION,
+    RUNS_COLLECTION,
+    Database,
+    is_history_lost,
+    is_unavailable,
+)
+from tidings_server.store.documents import EVENTS, MISSIONS, RUNS
+from tidings_server.store.fields import Codec, CorruptDocument, id_parts
 
 AWAIT_MILLISECONDS: Final = 500
+
+_RECORDS: Final[Mapping[str, tuple[str, Codec[Any]]]] = {
+    EVENTS_COLLECTION: (EVENT.noun, EVENTS),
+    RUNS_COLLECTION: (RUN.noun, RUNS),
+    MISSIONS_COLLECTION: (MISSION.noun, MISSIONS),
+}
 
 # What MongoDB purges is not news: a deletion is a replacement of the record, told when it was made.
 _PIPELINE: Final = [
@@ -31,10 +50,10 @@ _PIPELINE: Final = [
         "$match": {
             "$or": [
                 {
-                    "ns.coll": {"$in": [events.COLLECTION, system.COLLECTION]},
+                    "ns.coll": {"$in": [*_RECORDS, system.COLLECTION]},
                     "operationType": {"$in": ["insert", "replace", "update"]},
                 },
-                {"ns.coll": events.COLLECTION, "operationType": {"$in": ["drop", "rename"]}},
+                {"ns.coll": {"$in": list(_RECORDS)}, "operationType": {"$in": ["drop", "rename"]}},
                 {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
             ]
         }
@@ -103,16 +122,18 @@ def _change(document: Mapping[str, Any], position: Position) -> Change:
     stored = document.get("fullDocument")
     if stored is None or not isinstance(stored["_id"], str):  # edited by hand and purged before we looked; or no record
         return Change(position)
-    project, event_id = id_parts(stored["_id"])
+    noun, codec = _RECORDS[document["ns"]["coll"]]
+    project, resource_id = id_parts(stored["_id"])
     try:
-        record = to_record(stored)
+        record = codec.to_record(stored)
     except CorruptDocument:
         groups = {name: each for name in ("run_id", "mission_id") if isinstance(each := stored.get(name), str)}
-        return Change(position, project=project, unreadable_id=event_id, unreadable_in=groups)
-    return Change(position, project, record.event, _kind(record), state_before(record.event))
+        return Change(position, project=project, noun=noun, unreadable_id=resource_id, unreadable_in=groups)
+    before = TASK_STATE_UNSPECIFIED if isinstance(record.resource, Mission) else state_before(record.resource)
+    return Change(position, project, record.resource, _kind(record), before, noun=noun)
 
 
-def _kind(record: Record) -> ChangeKind.ValueType:
+def _kind(record: Record[Any]) -> ChangeKind.ValueType:
     if record.deleted:
         return CHANGE_KIND_DELETED
-    return CHANGE_KIND_CREATED if record.event.revision == record.first_revision else CHANGE_KIND_UPDATED
+    return CHANGE_KIND_CREATED if record.resource.revision == record.first_revision else CHANGE_KIND_UPDATED

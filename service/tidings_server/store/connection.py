@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from contextvars import Context
+from typing import Any, Final, TypeVar
 
 # Motor reads this when it is imported. A cancelled call keeps its thread until the driver's own timeout, and the
 # change stream keeps one for good: with fewer threads than connections a store that hangs would block every call.
@@ -14,7 +17,7 @@ os.environ.setdefault("MOTOR_MAX_WORKERS", "96")
 import pymongo
 import structlog
 from bson.codec_options import CodecOptions, DatetimeConversion
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession, AsyncIOMotorDatabase
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -24,6 +27,8 @@ from tidings_server.errors import store_unavailable
 log = structlog.get_logger()
 
 Database = AsyncIOMotorDatabase[dict[str, Any]]
+Session = AsyncIOMotorClientSession
+T = TypeVar("T")
 
 OPERATION_SECONDS: Final = 1.3
 """How long one call of the store may take in all, so that a dead store is told within two seconds.
@@ -32,6 +37,15 @@ The driver looks for a server in steps of half a second, and so may take that mu
 """
 INDEX_BUILD_SECONDS: Final = 3600.0
 POOL_SIZE_MAX: Final = 48
+TRANSACTION_ATTEMPTS: Final = 25
+COMMIT_ATTEMPTS: Final = 6
+"""How often a commit is repeated that the store may not have heard of."""
+LET_GO_SECONDS: Final = 0.2
+
+EVENTS_COLLECTION: Final = "events"
+RUNS_COLLECTION: Final = "runs"
+RUN_LOGS_COLLECTION: Final = "run_logs"
+MISSIONS_COLLECTION: Final = "missions"
 
 _UNAVAILABLE_CODES: Final = frozenset(
     {1, 6, 7, 43, 50, 64, 89, 91, 100, 112, 133, 134, 189, 202, 237, 246, 251, 262, 317}
@@ -39,6 +53,7 @@ _UNAVAILABLE_CODES: Final = frozenset(
 _UNAVAILABLE_CODES_FROM: Final = 9001
 """MongoDB numbers what a node says of itself (not primary, shutting down, socket closed) from here on."""
 
+DUPLICATE_KEY: Final = 11000
 HISTORY_LOST_CODES: Final = frozenset({136, 260, 280, 286})
 """CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost."""
 
@@ -90,3 +105,56 @@ def store_call(seconds: float = OPERATION_SECONDS) -> Iterator[None]:
             raise
         log.warning("the store does not answer", error=str(error)[:300])
         raise store_unavailable() from error
+
+
+async def in_transaction(database: Database, work: Callable[[Session], Awaitable[T]]) -> T:
+    """Do work in a transaction, all of it or none, and again while others are in its way.
+
+    Raises what the work raises, after which nothing is done, and Failure STORE_UNAVAILABLE if others were in the way
+    each time.
+    """
+    for attempt in range(TRANSACTION_ATTEMPTS):
+        session = await database.client.start_session()
+        try:
+            session.start_transaction(
+                read_concern=ReadConcern("snapshot"), write_concern=WriteConcern(w="majority", j=True)
+            )
+            done = await work(session)
+            await session.commit_transaction()
+            await session.end_session()
+        except BaseException as error:
+            await _let_go(session, error)
+            if not isinstance(error, PyMongoError) or not error.has_error_label("TransientTransactionError"):
+                raise
+        else:
+            return done
+        await asyncio.sleep(random.uniform(0, min(0.05, 0.002 * 2**attempt)))  # noqa: S311 (spreads contenders)
+    raise store_unavailable()
+
+
+_letting_go: Final[set[asyncio.Task[None]]] = set()
+
+
+async def _let_go(session: Session, error: BaseException) -> None:
+    """Leave no transaction open after an error: it would keep others out for as long as a minute."""
+    is_in_doubt = isinstance(error, PyMongoError) and error.has_error_label("UnknownTransactionCommitResult")
+    # In a context of its own, for there may be no time left in this one; and the caller does not wait for all of it.
+    task = asyncio.get_running_loop().create_task(_finish(session, commit=is_in_doubt), context=Context())
+    _letting_go.add(task)
+    task.add_done_callback(_letting_go.discard)
+    await asyncio.wait([task], timeout=LET_GO_SECONDS)
+
+
+async def _finish(session: Session, *, commit: bool) -> None:
+    try:
+        for attempt in range(COMMIT_ATTEMPTS if commit else 0):
+            await asyncio.sleep(0.05 * 2**attempt)
+            try:
+                await session.commit_transaction()
+            except PyMongoError as error:
+                if not error.has_error_label("UnknownTransactionCommitResult"):
+                    break
+            else:
+                break
+    finally:
+        await session.end_session()  # which aborts what is not committed

@@ -1,122 +1,90 @@
-"""Records as MongoDB documents, and back.
-
-Everything that an index, a filter or a person at `mongosh` needs is a typed column. Payload, metadata,
-results and error details are serialized bytes in one binary field each: any key and any number comes back
-as it was, and they are read and written an order of magnitude faster than as nested documents.
-
-`_id` is `project/event_id`: unique without an index that a sharded cluster could not enforce, and enough
-to know which event a deletion was about.
-"""
+"""Events, runs and missions as MongoDB documents, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
-from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import ListValue
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from tidings.v1 import task_pb2
-from tidings.v1.event_pb2 import Event, StateTransition
-from tidings.v1.task_pb2 import TaskState, TaskStatus
-from tidings_server.clock import to_millis, to_timestamp
+from tidings.v1 import mission_pb2, task_pb2
+from tidings.v1.event_pb2 import Event
+from tidings.v1.mission_pb2 import Mission
+from tidings.v1.run_pb2 import PlanStep, Run
+from tidings.v1.task_pb2 import TaskStatus
+from tidings_server.clock import to_duration, to_millis
+from tidings_server.event_record import EVENT
 from tidings_server.lifecycle import stamp_latency, state_name
-from tidings_server.record import Record, RememberedRequest
+from tidings_server.mission_record import MISSION
+from tidings_server.run_record import RUN, progress_of
+from tidings_server.store.fields import (
+    Codec,
+    Document,
+    read_error,
+    read_optional_times,
+    read_state,
+    read_structs,
+    read_texts,
+    read_times,
+    read_transitions,
+    write_error,
+    write_structs,
+    write_texts,
+    write_times,
+    write_transitions,
+)
 
-Document = dict[str, Any]
-
-_TEXTS: Final = ("type", "summary", "mission_id", "run_id", "step_id", "agent_id", "idempotency_key")
-_STRUCTS: Final = ("payload", "metadata")
+_RECORD_TIMES: Final = ("create_time", "update_time")
+_EVENT_TEXTS: Final = ("type", "summary", "mission_id", "run_id", "step_id", "agent_id", "idempotency_key")
+_EVENT_STRUCTS: Final = ("payload", "metadata")
 _EVENT_TIMES: Final = ("event_time", "create_time", "update_time", "expire_time")
+_STATUS_TEXTS: Final = ("message", "cancel_requested")
 _STATUS_TIMES: Final = ("create_time", "start_time", "end_time", "update_time")
+_RUN_TEXTS: Final = ("mission_id", "result_summary")
+_RUN_STRUCTS: Final = ("input", "metadata", "result_payload")
+_RUN_TIMES: Final = ("start_time", "end_time", "expire_time")
+_STEP_TEXTS: Final = ("step_id", "sequence", "description", "parent_step_id")
+_STEP_TIMES: Final = ("start_time", "end_time")
+_MISSION_TEXTS: Final = ("name", "description", "instructions", "model")
 
 
-class CorruptDocument(Exception):
-    """The document is not one that this service writes."""
-
-
-def document_id(project: str, event_id: str) -> str:
-    return f"{project}/{event_id}"
-
-
-def id_parts(document_id: str) -> tuple[str, str]:
-    """The project and the event id in a document's `_id`."""
-    project, _, event_id = document_id.partition("/")
-    return project, event_id
-
-
-def to_document(record: Record) -> Document:
-    event = record.event
-    document: Document = {
-        "_id": document_id(record.project, event.event_id),
-        "project": record.project,
-        "revision": Int64(event.revision),
-        "first_revision": Int64(record.first_revision),
-        "content_digest": record.content_digest,
+def _write_event(event: Event) -> Document:
+    document = {
+        **write_texts(event, _EVENT_TEXTS),
+        **write_times(event, _EVENT_TIMES),
+        **write_structs(event, _EVENT_STRUCTS),
+        "sequence": Int64(event.sequence),
     }
-    document.update({name: text for name in _TEXTS if (text := getattr(event, name))})
-    document.update({name: _date(getattr(event, name)) for name in _EVENT_TIMES})
-    for name in _STRUCTS:
-        if event.HasField(name):
-            document[name] = getattr(event, name).SerializeToString()
     if event.results:
         document["results"] = ListValue(values=event.results).SerializeToString()
-    if record.is_task:
-        document["status"] = _status_document(event.status)
-        document["transitions"] = [_transition_document(transition) for transition in event.transitions]
-    if record.requests:
-        document["requests"] = [{"id": each.request_id, "digest": each.digest} for each in record.requests]
-    document.update({name: True for name in ("expiry_fixed", "deleted") if getattr(record, name)})
+    if event.HasField("status"):
+        document["status"] = _write_status(event.status)
+        document["transitions"] = write_transitions(event.transitions)
     return document
 
 
-def to_record(document: Mapping[str, Any]) -> Record:
-    """Raises CorruptDocument if the document cannot be read."""
-    try:
-        return _to_record(document)
-    except (KeyError, TypeError, ValueError, AttributeError, DecodeError) as error:
-        raise CorruptDocument(str(document.get("_id"))) from error
-
-
-def _to_record(document: Mapping[str, Any]) -> Record:
-    project, event_id = id_parts(document["_id"])
-    event = Event(event_id=event_id, revision=document["revision"])
-    for name in _TEXTS:
-        if name in document:
-            setattr(event, name, document[name])
-    for name in _EVENT_TIMES:
-        getattr(event, name).CopyFrom(_timestamp(document[name]))
-    for name in _STRUCTS:
-        if name in document:
-            getattr(event, name).ParseFromString(document[name])
+def _read_event(event_id: str, document: Mapping[str, Any]) -> Event:
+    event = Event(event_id=event_id, revision=document["revision"], sequence=document["sequence"])
+    read_texts(event, document, _EVENT_TEXTS)
+    read_times(event, document, _EVENT_TIMES)
+    read_structs(event, document, _EVENT_STRUCTS)
     if "results" in document:
         event.results.extend(ListValue.FromString(document["results"]).values)
     if "status" in document:
         _read_status(event.status, document["status"])
         event.status.task_id = event_id
         event.status.revision = event.revision
-        event.transitions.extend(_transition(each) for each in document["transitions"])
-    return Record(
-        project=project,
-        event=event,
-        content_digest=document["content_digest"],
-        first_revision=document["first_revision"],
-        expiry_fixed=document.get("expiry_fixed", False),
-        deleted=document.get("deleted", False),
-        requests=[RememberedRequest(each["id"], each["digest"]) for each in document.get("requests", ())],
-    )
+        event.transitions.extend(read_transitions(document["transitions"]))
+    return event
 
 
-def _status_document(status: TaskStatus) -> Document:
-    document: Document = {"state": state_name(status.state)}
-    document.update({name: _date(getattr(status, name)) for name in _STATUS_TIMES if status.HasField(name)})
-    if status.message:
-        document["message"] = status.message
-    if status.cancel_requested:
-        document["cancel_requested"] = True
+def _write_status(status: TaskStatus) -> Document:
+    document: Document = {
+        "state": state_name(status.state),
+        **write_texts(status, _STATUS_TEXTS),
+        **write_times(status, _STATUS_TIMES),
+    }
     if status.HasField("progress"):
         progress = status.progress
         document["progress"] = {
@@ -126,59 +94,89 @@ def _status_document(status: TaskStatus) -> Document:
             "message": progress.message,
         }
     if status.HasField("error"):
-        error = status.error
-        document["error"] = {"code": error.code, "message": error.message, "retryable": error.retryable}
-        if error.HasField("details"):
-            document["error"]["details"] = error.details.SerializeToString()
+        document["error"] = write_error(status.error)
     return document
 
 
 def _read_status(status: TaskStatus, document: Mapping[str, Any]) -> None:
-    status.state = _state(document["state"])
-    status.message = document.get("message", "")
-    status.cancel_requested = document.get("cancel_requested", False)
-    for name in _STATUS_TIMES:
-        if name in document:
-            getattr(status, name).CopyFrom(_timestamp(document[name]))
+    status.state = read_state(document["state"])
+    read_texts(status, document, _STATUS_TEXTS)
+    read_optional_times(status, document, _STATUS_TIMES)
     stamp_latency(status)
     if "progress" in document:
         status.progress.CopyFrom(task_pb2.TaskProgress(**document["progress"]))
     if "error" in document:
-        error = dict(document["error"])
-        details = error.pop("details", None)
-        status.error.CopyFrom(task_pb2.TaskError(**error))
-        if details is not None:
-            status.error.details.ParseFromString(details)
+        read_error(status.error, document["error"])
 
 
-def _transition_document(transition: StateTransition) -> Document:
-    before: TaskState.ValueType = getattr(transition, "from")
+def _write_run(run: Run) -> Document:
+    document = {
+        "state": state_name(run.state),
+        **write_texts(run, _RUN_TEXTS),
+        **write_times(run, (*_RECORD_TIMES, *_RUN_TIMES)),
+        **write_structs(run, _RUN_STRUCTS),
+        "transitions": write_transitions(run.transitions),
+    }
+    if run.HasField("error"):
+        document["error"] = write_error(run.error)
+    if run.HasField("grace_period"):
+        document["grace_millis"] = Int64(to_millis(run.grace_period))
+    if run.plan:
+        document["plan"] = [_write_step(step) for step in run.plan]
+    return document
+
+
+def _read_run(run_id: str, document: Mapping[str, Any]) -> Run:
+    run = Run(run_id=run_id, state=read_state(document["state"]))
+    read_texts(run, document, _RUN_TEXTS)
+    read_times(run, document, _RECORD_TIMES)
+    read_optional_times(run, document, _RUN_TIMES)
+    read_structs(run, document, _RUN_STRUCTS)
+    run.transitions.extend(read_transitions(document["transitions"]))
+    if "error" in document:
+        read_error(run.error, document["error"])
+    if "grace_millis" in document:
+        run.grace_period.CopyFrom(to_duration(document["grace_millis"]))
+    run.plan.extend(_read_step(step) for step in document.get("plan", ()))
+    run.progress.CopyFrom(progress_of(run.plan))
+    return run
+
+
+def _write_step(step: PlanStep) -> Document:
     return {
-        "revision": Int64(transition.revision),
-        "from": state_name(before),
-        "to": state_name(transition.to),
-        "time": _date(transition.time),
-        "message": transition.message,
+        "state": state_name(step.state),
+        **write_texts(step, _STEP_TEXTS),
+        **write_times(step, _STEP_TIMES),
+        **write_structs(step, ["metadata"]),
     }
 
 
-def _transition(document: Mapping[str, Any]) -> StateTransition:
-    return StateTransition(
-        revision=document["revision"],
-        to=_state(document["to"]),
-        time=_timestamp(document["time"]),
-        message=document["message"],
-        **{"from": _state(document["from"])},
-    )
+def _read_step(document: Mapping[str, Any]) -> PlanStep:
+    step = PlanStep(state=read_state(document["state"]))
+    read_texts(step, document, _STEP_TEXTS)
+    read_optional_times(step, document, _STEP_TIMES)
+    read_structs(step, document, ["metadata"])
+    return step
 
 
-def _state(name: str) -> TaskState.ValueType:
-    return task_pb2.TaskState.Value(f"TASK_STATE_{name}")
+def _write_mission(mission: Mission) -> Document:
+    return {
+        **write_texts(mission, _MISSION_TEXTS),
+        **write_times(mission, _RECORD_TIMES),
+        **write_structs(mission, ["metadata"]),
+        "execution_mode": mission_pb2.ExecutionMode.Name(mission.execution_mode).removeprefix("EXECUTION_MODE_"),
+    }
 
 
-def _date(time: Timestamp) -> DatetimeMS:
-    return DatetimeMS(to_millis(time))
+def _read_mission(mission_id: str, document: Mapping[str, Any]) -> Mission:
+    mode = mission_pb2.ExecutionMode.Value(f"EXECUTION_MODE_{document['execution_mode']}")
+    mission = Mission(mission_id=mission_id, execution_mode=mode)
+    read_texts(mission, document, _MISSION_TEXTS)
+    read_times(mission, document, _RECORD_TIMES)
+    read_structs(mission, document, ["metadata"])
+    return mission
 
 
-def _timestamp(date: DatetimeMS) -> Timestamp:
-    return to_timestamp(int(cast("Any", date)))
+EVENTS: Final = Codec(EVENT.id_of, _write_event, _read_event)
+RUNS: Final = Codec(RUN.id_of, _write_run, _read_run)
+MISSIONS: Final = Codec(MISSION.id_of, _write_mission, _read_mission)

@@ -1,34 +1,31 @@
-"""Events in MongoDB: created, read, listed and changed by compare-and-set."""
+"""Events in MongoDB."""
 
 from __future__ import annotations
 
 import asyncio
-import random
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from bson.datetime_ms import DatetimeMS
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
-from tidings.v1 import error_reason_pb2 as reasons
 from tidings.v1.event_pb2 import Event
 from tidings.v1.task_pb2 import TaskState
-from tidings_server.clock import Clock
-from tidings_server.errors import Failure, corrupt_record, event_expired, event_not_found, revision_mismatch
+from tidings_server.clock import Clock, to_millis
+from tidings_server.errors import Failure
+from tidings_server.event_record import EVENT
 from tidings_server.lifecycle import state_name
 from tidings_server.limits import Limits
-from tidings_server.record import Mutation, Record, changed, created_over, deletion
-from tidings_server.store.connection import Database, store_call
-from tidings_server.store.documents import CorruptDocument, document_id, id_parts, to_document, to_record
-
-COLLECTION: Final = "events"
-DUPLICATE_KEY: Final = 11000
-
-Key = tuple[int, str]
-"""Where an event stands in a list: its create_time in milliseconds, then its id."""
-
-_BEFORE_ALL: Final[Key] = (-(2**63), "")
+from tidings_server.mission_record import MISSION
+from tidings_server.record import Record
+from tidings_server.store.connection import DUPLICATE_KEY, EVENTS_COLLECTION, Database, store_call
+from tidings_server.store.documents import EVENTS
+from tidings_server.store.fields import document_id
+from tidings_server.store.missions import MissionStore
+from tidings_server.store.records import Filter, Key, Page, RecordStore
+from tidings_server.store.run_log import RunLog, taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,149 +42,137 @@ class Query:
     newest_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some events in order, and where the next page begins: None after the last event."""
+class EventStore(RecordStore[Event]):
+    """The events of all projects. Those of runs are stored through the run's log, which numbers them."""
 
-    events: list[Event]
-    unreadable: list[str]
-    next: Key | None
+    ORDER = ("create_time", "sequence", "_id")
 
+    def __init__(
+        self, database: Database, missions: MissionStore, run_log: RunLog, clock: Clock, limits: Limits
+    ) -> None:
+        super().__init__(database[EVENTS_COLLECTION], EVENT, EVENTS, clock, limits)
+        self._missions = missions
+        self._run_log = run_log
 
-class EventStore:
-    """The events of all projects. Every method raises Failure STORE_UNAVAILABLE when the store does not answer."""
+    async def create(self, record: Record[Event]) -> Event:
+        """As RecordStore.create; also raises Failure MISSION_NOT_FOUND, RUN_NOT_FOUND, RUN_CLOSED."""
+        (outcome,) = await self.create_many([record])
+        if isinstance(outcome, Failure):
+            raise outcome
+        return outcome
 
-    def __init__(self, database: Database, clock: Clock, limits: Limits) -> None:
-        self._events = database[COLLECTION]
-        self._clock = clock
-        self._limits = limits
-
-    async def create(self, record: Record) -> Event:
-        """Store a new record and return its event, or the stored one if this creation is a retry.
-
-        Raises Failure: EVENT_ALREADY_EXISTS or IDEMPOTENCY_CONFLICT if the id has other content.
-        """
-        with store_call():
-            for _ in range(self._limits.change_attempts_max):
-                try:
-                    await self._events.insert_one(to_document(record))
-                except DuplicateKeyError:
-                    if event := await self._create_again(record):
-                        return event
-                else:
-                    return record.event
-        raise _taken(record)
-
-    async def create_many(self, records: Sequence[Record]) -> list[Event | Failure]:
-        """Store new records, each for itself, and return what `create` would have returned or raised."""
-        with store_call():
-            try:
-                await self._events.insert_many([to_document(record) for record in records], ordered=False)
-                failed: set[int] = set()
-            except BulkWriteError as error:
-                failed = _duplicates(error)
-        return [await self._settled(record) if n in failed else record.event for n, record in enumerate(records)]
-
-    async def get(self, project: str, event_id: str) -> Event:
-        """Raises Failure: EVENT_NOT_FOUND, EVENT_EXPIRED, CORRUPT_RECORD."""
-        with store_call():
-            return (await self._read(project, event_id)).event
+    async def create_many(self, records: Sequence[Record[Event]]) -> list[Event | Failure]:
+        """Store new records, each for itself, and return what `create` returns or raises for each."""
+        by_run: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for index, record in enumerate(records):
+            by_run[record.project, record.resource.run_id].append(index)
+        outcomes: dict[int, Event | Failure] = {}
+        for indices, results in await asyncio.gather(
+            *(self._create_in(run_id, records, indices) for (_, run_id), indices in by_run.items())
+        ):
+            outcomes.update(zip(indices, results, strict=True))
+        return [outcomes[index] for index in range(len(records))]
 
     async def get_many(self, project: str, event_ids: Sequence[str]) -> list[Event | Failure]:
         """What `get` would return or raise for each id, in the same order."""
         with store_call():
             wanted = list({document_id(project, event_id) for event_id in event_ids})
-            found = {each["_id"]: each async for each in self._events.find({"_id": {"$in": wanted}})}
-        return [self._outcome(event_id, found.get(document_id(project, event_id))) for event_id in event_ids]
+            found = {each["_id"]: each async for each in self._collection.find({"_id": {"$in": wanted}})}
+            gone = await self._missions.gone(project, {each.get("mission_id", "") for each in found.values()})
+        return [self._outcome(event_id, found.get(document_id(project, event_id)), gone) for event_id in event_ids]
 
-    async def list(self, query: Query, *, after: Key | None, limit: int) -> Page:
+    async def page(self, query: Query, *, after: Key | None, limit: int) -> Page[Event]:
         """The next `limit` events that match, beginning after a key, within the size of a response."""
-        direction = -1 if query.newest_first else 1
         with store_call():
-            cursor = self._events.find(self._filter(query, after)).sort(
-                [("create_time", direction), ("_id", direction)]
-            )
-            return await self._page(cursor.limit(limit + 1).batch_size(limit + 1), limit)
+            gone = await self._missions.all_gone(query.project)
+            criteria = [*self._criteria(query), *([{"mission_id": {"$nin": gone}}] if gone else [])]
+            run_id = query.ids.get("run_id", "")
+            last = (await self._run_log.last_sequences(query.project, [run_id])).get(run_id) if run_id else None
+        if last is None:  # not of one run, or of one that is purged
+            return await self._page(criteria, newest_first=query.newest_first, after=after, limit=limit)
+        beyond = after and int(after[1])
+        low, high = (0, (beyond or last + 1) - 1) if query.newest_first else (beyond or 0, last)
+        with store_call():
+            return await self._fill(self._of_log(query, run_id, criteria, low, high, limit + 1), limit)
 
-    async def change(self, project: str, event_id: str, mutation: Mutation) -> Event:
-        """Apply a mutation to the event as it is, as one compare-and-set, and return the event after it.
+    async def _of_log(
+        self, query: Query, run_id: str, criteria: Sequence[Filter], low: int, high: int, size: int
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The documents of a run that meet all criteria, of those with numbers above `low` and up to `high`.
 
-        Raises Failure: what `get` and the mutation raise; REVISION_MISMATCH also when others changed the event
-        at every attempt.
+        They are read in stretches, each twice as long as the one before: the embedded store reads all that an index
+        gives it before it sorts and limits, and it uses one only for a condition like the first.
         """
+        order = {"sequence": -1 if query.newest_first else 1}
+        while low < high:
+            begin, end = (max(low, high - size), high) if query.newest_first else (low, min(low + size, high))
+            stretch = {"project": query.project, "run_id": run_id, "sequence": {"$gt": begin, "$lte": end}}
+            steps: list[Filter] = [{"$match": stretch}, {"$match": {"$and": criteria}}, {"$sort": order}]
+            async for document in self._collection.aggregate(steps):
+                yield document
+            low, high = (low, begin) if query.newest_first else (end, high)
+            size *= 2
+
+    def key_of(self, project: str, event: Event) -> Key:
+        """Where an event stands in a list."""
+        return to_millis(event.create_time), event.sequence, document_id(project, event.event_id)
+
+    async def _create_in(
+        self, run_id: str, records: Sequence[Record[Event]], indices: list[int]
+    ) -> tuple[list[int], Sequence[Event | Failure]]:
+        chosen = [records[index] for index in indices]
+        if run_id:
+            return indices, await self._run_log.append(chosen)
+        return indices, await self._create_outside_runs(chosen)
+
+    async def _create_outside_runs(self, records: Sequence[Record[Event]]) -> Sequence[Event | Failure]:
         with store_call():
-            for attempt in range(self._limits.change_attempts_max):
-                record = await self._read_for_change(project, event_id, mutation)
-                before = record.event.revision
-                if not changed(record, mutation, self._clock(), self._limits):
-                    return record.event
-                if await self._replace(record, before):
-                    return record.event
-                await asyncio.sleep(random.uniform(0, 0.002 * 2**attempt))  # noqa: S311 (spreads contenders)
-        raise revision_mismatch(event_id, before)
+            missions = {record.resource.mission_id for record in records} - {""}
+            known = await self._missions.known(records[0].project, missions)
+            sound = [
+                record for record in records if not record.resource.mission_id or record.resource.mission_id in known
+            ]
+            try:
+                if sound:
+                    await self._collection.insert_many(
+                        [self._codec.to_document(record) for record in sound], ordered=False
+                    )
+                failed: set[int] = set()
+            except BulkWriteError as error:
+                failed = _duplicates(error)
+        stored = {id(record) for index, record in enumerate(sound) if index not in failed}
+        return [record.resource if id(record) in stored else await self._settled(record, known) for record in records]
 
-    async def _create_again(self, record: Record) -> Event | None:
-        """What a creation comes to when its id is there already; None if that went away meanwhile."""
-        document = await self._events.find_one({"_id": document_id(record.project, record.event.event_id)})
-        if document is None:
-            return None
-        old = _readable(document)
-        if old.is_gone(self._clock()):
-            return record.event if await self._replace(created_over(record, old), old.event.revision) else None
-        if old.content_digest != record.content_digest:
-            raise _taken(record)
-        return old.event
-
-    async def _settled(self, record: Record) -> Event | Failure:
+    async def _settled(self, record: Record[Event], known: set[str]) -> Event | Failure:
+        """What becomes of a record that could not simply be inserted."""
+        mission_id = record.resource.mission_id
+        if mission_id and mission_id not in known:
+            return MISSION.missing(mission_id)
         try:
-            return await self.create(record)
+            return await super().create(record)
         except Failure as failure:
             return failure
 
-    async def _read(self, project: str, event_id: str) -> Record:
-        record = await self._find(project, event_id)
-        if record.deleted:
-            raise event_not_found(event_id)
-        if record.is_gone(self._clock()):
-            raise event_expired(event_id)
+    async def _find(self, project: str, resource_id: str) -> Record[Event]:
+        record = await super()._find(project, resource_id)
+        mission_id = record.resource.mission_id
+        if mission_id and await self._missions.gone(project, {mission_id}):
+            raise EVENT.missing(resource_id)
         return record
 
-    async def _read_for_change(self, project: str, event_id: str, mutation: Mutation) -> Record:
-        record = await self._find(project, event_id)
-        # Of a deleted event only its deletion may be repeated.
-        repeats = mutation.rule is deletion and any(each.request_id == mutation.request_id for each in record.requests)
-        if record.deleted and not repeats:
-            raise event_not_found(event_id)
-        if not record.deleted and record.is_gone(self._clock()):
-            raise event_expired(event_id)
-        return record
-
-    async def _find(self, project: str, event_id: str) -> Record:
-        document = await self._events.find_one({"_id": document_id(project, event_id)})
-        if document is None:
-            raise event_not_found(event_id)
-        return _readable(document)
-
-    async def _replace(self, record: Record, revision: int) -> bool:
-        document = to_document(record)
-        # Not find_one_and_replace, which the embedded store answers with a scan of the collection.
-        result = await self._events.replace_one({"_id": document["_id"], "revision": revision}, document)
-        return result.matched_count == 1
-
-    def _outcome(self, event_id: str, document: Mapping[str, Any] | None) -> Event | Failure:
-        if document is None:
-            return event_not_found(event_id)
+    def _outcome(self, event_id: str, document: Mapping[str, Any] | None, gone: set[str]) -> Event | Failure:
+        if document is None or document.get("mission_id") in gone:
+            return EVENT.missing(event_id)
         try:
-            record = _readable(document)
+            record = self._readable(document)
+            self._check_is_there(record)
         except Failure as failure:
             return failure
-        if record.deleted:
-            return event_not_found(event_id)
-        return event_expired(event_id) if record.is_gone(self._clock()) else record.event
+        return record.resource
 
-    def _filter(self, query: Query, after: Key | None) -> dict[str, Any]:
+    def _criteria(self, query: Query) -> list[Filter]:
         # A deletion expires the record at once, so that one condition hides both the deleted and the expired.
-        criteria: list[dict[str, Any]] = [{"expire_time": {"$gt": DatetimeMS(self._clock())}}]
+        criteria: list[Filter] = [{"project": query.project}, {"expire_time": {"$gt": DatetimeMS(self._clock())}}]
         criteria += [{name: value} for name, value in query.ids.items()]
         if query.types:
             criteria.append({"type": {"$in": list(query.types)}})
@@ -197,48 +182,10 @@ class EventStore:
             criteria.append({"create_time": {"$gte": DatetimeMS(query.created_from)}})
         if query.created_before is not None:
             criteria.append({"create_time": {"$lt": DatetimeMS(query.created_before)}})
-        if after:
-            criteria.append(_beyond(query, after))
-        return {"project": query.project, "$and": criteria}
+        return criteria
 
-    async def _page(self, documents: AsyncIterator[dict[str, Any]], limit: int) -> Page:
-        page, size, key = Page([], [], None), 0, _BEFORE_ALL
-        async for document in documents:
-            if len(page.events) + len(page.unreadable) >= limit:
-                return Page(page.events, page.unreadable, key)
-            try:
-                event = to_record(document).event
-                size += event.ByteSize()
-                if size > self._limits.response_bytes_max and page.events:
-                    return Page(page.events, page.unreadable, key)
-                page.events.append(event)
-            except CorruptDocument:
-                page.unreadable.append(id_parts(document["_id"])[1])
-            if isinstance(time := document.get("create_time"), DatetimeMS):  # or there is no going on from here
-                key = int(time), id_parts(document["_id"])[1]
-        return page
-
-
-def _beyond(query: Query, after: Key) -> dict[str, Any]:
-    time, event_id = DatetimeMS(after[0]), document_id(query.project, after[1])
-    past = "$lt" if query.newest_first else "$gt"
-    return {"$or": [{"create_time": {past: time}}, {"create_time": time, "_id": {past: event_id}}]}
-
-
-def _readable(document: Mapping[str, Any]) -> Record:
-    try:
-        return to_record(document)
-    except CorruptDocument as error:
-        raise corrupt_record(id_parts(document["_id"])[1]) from error
-
-
-def _taken(record: Record) -> Failure:
-    event = record.event
-    if event.idempotency_key:
-        sentence = f'idempotency key "{event.idempotency_key}" was used with other content'
-        return Failure(reasons.ERROR_REASON_IDEMPOTENCY_CONFLICT, sentence, metadata={"event_id": event.event_id})
-    sentence = f'event "{event.event_id}" exists with other content'
-    return Failure(reasons.ERROR_REASON_EVENT_ALREADY_EXISTS, sentence, metadata={"event_id": event.event_id})
+    def _taken(self, record: Record[Event]) -> Failure:
+        return taken(record)
 
 
 def _duplicates(error: BulkWriteError) -> set[int]:

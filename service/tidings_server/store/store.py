@@ -14,6 +14,10 @@ from tidings_server.store.connection import INDEX_BUILD_SECONDS, connect, open_d
 from tidings_server.store.events import EventStore
 from tidings_server.store.indexes import WrongIndex, ensure_indexes
 from tidings_server.store.keys import KeyStore
+from tidings_server.store.missions import MissionStore
+from tidings_server.store.run_log import RunLog
+from tidings_server.store.runs import RunStore
+from tidings_server.store.sweep import Sweeper
 from tidings_server.store.system import Deployment, load_deployment, write_canary
 
 
@@ -31,7 +35,11 @@ class Store:
         except (ConfigurationError, InvalidURI, ValueError) as error:
             raise StoreRefused(f"the MongoDB URI cannot be used: {error}") from error
         self._database = open_database(self._client, database)
-        self.events = EventStore(self._database, clock, limits)
+        self.missions = MissionStore(self._database, clock, limits)
+        run_log = RunLog(self._database, self.missions, clock, limits)
+        self.runs = RunStore(self._database, self.missions, run_log, clock, limits)
+        self.events = EventStore(self._database, self.missions, run_log, clock, limits)
+        self.sweeper = Sweeper(self._database, self.runs, self.events, run_log, clock)
         self.keys = KeyStore(self._database)
 
     async def prepare(self) -> Deployment:

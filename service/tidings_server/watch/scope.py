@@ -7,10 +7,13 @@ from typing import Final, Literal, NamedTuple
 
 from tidings.v1.event_pb2 import Event
 from tidings.v1.event_service_pb2 import EventFilter, WatchEventRequest
+from tidings.v1.mission_pb2 import Mission
+from tidings.v1.run_pb2 import Run
 from tidings_server.change import Change
 from tidings_server.store import Query
 
-ScopeKind = Literal["event_id", "run_id", "mission_id", "project"]
+ScopeKind = Literal["event_id", "run_id", "mission_id", "project", "run"]
+"""`run_id` is the events of a run; `run` is the run itself."""
 
 
 class Scope(NamedTuple):
@@ -37,19 +40,27 @@ _GROUPS: Final[tuple[ScopeKind, ...]] = ("run_id", "mission_id")
 
 
 def scopes_of(change: Change) -> Iterator[Scope]:
-    """Every scope that a change is in."""
-    if change.unreadable_id:
-        yield Scope(change.project, "event_id", change.unreadable_id)
-        yield Scope(change.project, "project", "")
-        yield from (Scope(change.project, kind, change.unreadable_in.get(kind, "")) for kind in _GROUPS)
-    if change.event is not None:
-        event = change.event
-        yield Scope(change.project, "event_id", event.event_id)
-        yield Scope(change.project, "project", "")
-        if event.run_id:
-            yield Scope(change.project, "run_id", event.run_id)
-        if event.mission_id:
-            yield Scope(change.project, "mission_id", event.mission_id)
+    """Every scope that a change is in. Of one that cannot be read only the id is known."""
+    project, resource = change.project, change.resource
+    if change.unreadable_id and change.noun == "event":
+        yield Scope(project, "event_id", change.unreadable_id)
+        yield Scope(project, "project", "")
+        yield from (Scope(project, kind, change.unreadable_in.get(kind, "")) for kind in _GROUPS)
+    elif change.unreadable_id and change.noun == "run":
+        yield Scope(project, "run", change.unreadable_id)
+    if isinstance(resource, Event):
+        yield Scope(project, "event_id", resource.event_id)
+        yield Scope(project, "project", "")
+        if resource.run_id:
+            yield Scope(project, "run_id", resource.run_id)
+        if resource.mission_id:
+            yield Scope(project, "mission_id", resource.mission_id)
+    elif isinstance(resource, Run):
+        yield Scope(project, "run", resource.run_id)
+        if change.ends_scope:
+            yield Scope(project, "run_id", resource.run_id)
+    elif isinstance(resource, Mission) and change.ends_scope:
+        yield Scope(project, "mission_id", resource.mission_id)
 
 
 class Selection:
@@ -67,7 +78,7 @@ class Selection:
     def tells(self, change: Change) -> bool:
         """Whether a change is to be told: of an event that passes the filter, or did before the change."""
         if change.event is None:
-            return bool(change.unreadable_id)
+            return bool(change.unreadable_id) or change.ends_scope
         return self._type_passes(change.event) and (
             not self._states or change.event.status.state in self._states or change.previous_state in self._states
         )

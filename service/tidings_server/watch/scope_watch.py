@@ -7,6 +7,8 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from time import monotonic
 from typing import Final
 
 from tidings.v1.event_pb2 import Event
@@ -15,24 +17,31 @@ from tidings.v1.event_service_pb2 import (
     CHANGE_KIND_INITIAL,
     CLOSING_REASON_DRAINING,
     CLOSING_REASON_MAX_DURATION,
+    CLOSING_REASON_SCOPE_GONE,
     HISTORY_LOSS_POLICY_FAIL,
     EventChange,
     WatchEventRequest,
     WatchEventResponse,
 )
-from tidings_server.change import Change, HistoryLost
+from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.clock import Clock, to_millis
 from tidings_server.limits import Limits
 from tidings_server.store import EventStore, Key
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Selection
-from tidings_server.watch.stream import Messages, Stream, after, draining, event_change, history_lost
+from tidings_server.watch.stream import Stream, after, draining, event_change, history_lost
 from tidings_server.watch.subscription import Draining, Subscription
 from tidings_server.watch.tail import Tail
 from tidings_server.watch.token import NOWHERE, Place
 
-_BEFORE_ALL: Final[Key] = (-1, "")
-_AFTER_ALL: Final[Key] = (2**63, "")
+_BEFORE_ALL: Final[Key] = (-1, 0, "")
+_AFTER_ALL: Final[Key] = (2**63, 0, "")
+
+Messages = AsyncGenerator[WatchEventResponse]
+
+
+class _ScopeGone(Exception):
+    """The run or the mission that is watched was deleted, or has expired."""
 
 
 class ScopeWatch:
@@ -42,13 +51,15 @@ class ScopeWatch:
         self,
         selection: Selection,
         request: WatchEventRequest,
-        stream: Stream,
+        stream: Stream[WatchEventResponse],
         subscription: Subscription,
         hub: Hub,
         events: EventStore,
         clock: Clock,
         limits: Limits,
+        gone_at: float,
     ) -> None:
+        """The run or the mission that is watched expires at `gone_at`, a time of the monotonic clock."""
         self._selection = selection
         self._request = request
         self._stream = stream
@@ -57,6 +68,7 @@ class ScopeWatch:
         self._events = events
         self._clock = clock
         self._limits = limits
+        self._gone_at = gone_at
         self._tail = Tail(hub, selection, subscription, stream.resumed.position)
         self._needs_snapshot = stream.resumed == NOWHERE and not request.live_only
 
@@ -73,6 +85,8 @@ class ScopeWatch:
                     self._tail = Tail(self._hub, self._selection, self._subscription, None)
                     self._needs_snapshot = True
             yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+        except _ScopeGone:
+            yield self._stream.closing(self._place, CLOSING_REASON_SCOPE_GONE)
         except Draining:
             yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
             raise draining() from None
@@ -95,7 +109,7 @@ class ScopeWatch:
                 return
         yield self._stream.synced(self._place)
         while not self._stream.is_over:
-            change = await self._tail.next(self._stream.due)
+            change = await self._next()
             if change is not None:
                 yield self._told(change)
             elif self._stream.needs_bookmark:
@@ -107,28 +121,34 @@ class ScopeWatch:
         if self._request.live_only:
             self._tail = Tail(self._hub, self._selection, self._subscription, now)
         while self._tail.position < now and not self._stream.is_over:
-            change = await self._tail.next(self._stream.due, now)
+            change = await self._next(now)
             if change is not None:
                 yield self._told(change)
             elif self._stream.needs_bookmark:
                 yield self._stream.bookmark(self._place)
+
+    async def _next(self, target: Position | None = None) -> Change | None:
+        """As Tail.next, until something else is to be told. Raises _ScopeGone when the scope has expired."""
+        if monotonic() >= self._gone_at:
+            raise _ScopeGone
+        return await self._tail.next(min(self._stream.due, self._gone_at), target)
 
     async def _snapshot(self) -> Messages:
         """Tell every matching event as it is, exact at the tail's position when done."""
         query, told_up_to = self._selection.query(), _BEFORE_ALL
         while told_up_to != _AFTER_ALL:
             start = None if told_up_to == _BEFORE_ALL else told_up_to
-            page = await self._events.list(query, after=start, limit=self._limits.watch_page_size)
+            page = await self._events.page(query, after=start, limit=self._limits.watch_page_size)
             page_end = page.next or _AFTER_ALL
-            items = {event.event_id: event for event in page.events}
+            items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
                 yield self._stream.unreadable(NOWHERE, event_id)
             async for change in self._tail.up_to(await self._hub.barrier()):
-                if change.event is None or _key(change.event) <= told_up_to:
+                if change.event is None or self._key(change.event) <= told_up_to:
                     yield self._told(change)
-                elif _key(change.event) <= page_end:
+                elif self._key(change.event) <= page_end:
                     self._apply(change, items)
-            for event in sorted(items.values(), key=_key):
+            for event in sorted(items.values(), key=self._key):
                 if to_millis(event.expire_time) > self._clock():
                     yield self._stream.change(NOWHERE, EventChange(kind=CHANGE_KIND_INITIAL, event=event))
             told_up_to = page_end
@@ -144,12 +164,13 @@ class ScopeWatch:
         if change.kind != CHANGE_KIND_DELETED and self._selection.has(event):
             items[event.event_id] = event
 
+    def _key(self, event: Event) -> Key:
+        return self._events.key_of(self._selection.scope.project, event)
+
     def _told(self, change: Change) -> WatchEventResponse:
+        if change.ends_scope:
+            raise _ScopeGone
         place = NOWHERE if self._needs_snapshot else after(change.position)
         if change.event is None:
             return self._stream.unreadable(place, change.unreadable_id)
         return self._stream.change(place, event_change(change))
-
-
-def _key(event: Event) -> Key:
-    return to_millis(event.create_time), event.event_id

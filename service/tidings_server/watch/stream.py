@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import monotonic
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from tidings.v1 import error_reason_pb2 as reasons
 from tidings.v1.event_service_pb2 import (
@@ -23,6 +23,7 @@ from tidings.v1.event_service_pb2 import (
     WatchEventRequest,
     WatchEventResponse,
 )
+from tidings.v1.run_service_pb2 import RunChange, WatchRunRequest, WatchRunResponse
 from tidings_server.change import Change, Position
 from tidings_server.clock import to_duration, to_millis
 from tidings_server.errors import Failure
@@ -32,13 +33,19 @@ from tidings_server.watch.token import NOWHERE, Place, Tokens
 HEARTBEAT_SECONDS_DEFAULT: Final = 15.0
 RECONNECT_AFTER_MILLISECONDS: Final = 500
 
-Messages = AsyncGenerator[WatchEventResponse]
+WatchRequest = WatchEventRequest | WatchRunRequest
+M = TypeVar("M", bound=WatchEventResponse | WatchRunResponse)
 
 
-class Stream:
+class Stream(Generic[M]):
     """One watch as its caller sees it: makes the messages and knows when the next one is due."""
 
-    def __init__(self, hub: Hub, tokens: Tokens, fingerprint: Sequence[bytes], request: WatchEventRequest) -> None:
+    def __init__(
+        self, hub: Hub, tokens: Tokens, fingerprint: Sequence[bytes], request: WatchRequest, response: type[M]
+    ) -> None:
+        """The messages are of the type `response`."""
+        self._response = response
+        self._id_name = "event_id" if response is WatchEventResponse else "run_id"
         self._hub = hub
         self._tokens = tokens
         self._fingerprint = fingerprint
@@ -61,24 +68,24 @@ class Stream:
     def needs_bookmark(self) -> bool:
         return monotonic() >= self._told_at + self._heartbeat
 
-    def change(self, place: Place, change: EventChange) -> WatchEventResponse:
+    def change(self, place: Place, change: EventChange | RunChange) -> M:
         return self._message(place, change=change)
 
-    def unreadable(self, place: Place, event_id: str) -> WatchEventResponse:
-        return self._message(place, unreadable=Unreadable(event_id=event_id))
+    def unreadable(self, place: Place, resource_id: str) -> M:
+        return self._message(place, unreadable=Unreadable(**{self._id_name: resource_id}))
 
-    def synced(self, place: Place) -> WatchEventResponse:
+    def synced(self, place: Place) -> M:
         return self._message(place, synced=Synced())
 
-    def bookmark(self, place: Place) -> WatchEventResponse:
+    def bookmark(self, place: Place) -> M:
         state = SOURCE_STATE_LIVE if self._hub.is_live else SOURCE_STATE_STALLED
         lag = to_duration(int(self._hub.lag_seconds * 1000))
         return self._message(place, bookmark=Bookmark(source_lag=lag, source_state=state))
 
-    def reset(self) -> WatchEventResponse:
+    def reset(self) -> M:
         return self._message(NOWHERE, reset=Reset(reason=RESET_REASON_HISTORY_LOST))
 
-    def closing(self, place: Place, reason: ClosingReason.ValueType) -> WatchEventResponse:
+    def closing(self, place: Place, reason: ClosingReason.ValueType) -> M:
         closing = Closing(reason=reason)
         if reason == CLOSING_REASON_DRAINING:
             closing.reconnect_after.CopyFrom(to_duration(RECONNECT_AFTER_MILLISECONDS))
@@ -88,15 +95,15 @@ class Stream:
         self,
         place: Place,
         *,
-        change: EventChange | None = None,
+        change: Any = None,  # an EventChange or a RunChange, as the response has
         synced: Synced | None = None,
         bookmark: Bookmark | None = None,
         reset: Reset | None = None,
         closing: Closing | None = None,
         unreadable: Unreadable | None = None,
-    ) -> WatchEventResponse:
+    ) -> M:
         self._told_at = monotonic()
-        return WatchEventResponse(
+        return self._response(
             resume_token=self._tokens.write(place, self._fingerprint),
             change=change,
             synced=synced,
@@ -126,7 +133,7 @@ def history_lost() -> Failure:
     )
 
 
-async def ended_when_stalled(messages: Messages, stall_seconds: float) -> Messages:
+async def ended_when_stalled(messages: AsyncGenerator[M], stall_seconds: float) -> AsyncGenerator[M]:
     """The same messages, ended with WATCHER_STALLED when the reader took that long to take one."""
     async with aclosing(messages):
         async for message in messages:
@@ -139,5 +146,5 @@ async def ended_when_stalled(messages: Messages, stall_seconds: float) -> Messag
                 )
 
 
-def _seconds(request: WatchEventRequest, name: str) -> float:
+def _seconds(request: WatchRequest, name: str) -> float:
     return to_millis(getattr(request, name)) / 1000

@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from math import inf
 from time import monotonic
 
 from tidings.v1.event_pb2 import Event
-from tidings.v1.event_service_pb2 import CHANGE_KIND_DELETED, WatchEventRequest
+from tidings.v1.event_service_pb2 import CHANGE_KIND_DELETED, EventParent, WatchEventRequest, WatchEventResponse
+from tidings.v1.run_service_pb2 import WatchRunRequest, WatchRunResponse
 from tidings_server.change import HistoryLost
 from tidings_server.clock import Clock, to_millis
-from tidings_server.errors import event_expired, event_not_found
+from tidings_server.event_record import EVENT
 from tidings_server.limits import Limits
-from tidings_server.store import EventStore
-from tidings_server.watch.event_watch import EventWatch
+from tidings_server.run_record import check_mission
+from tidings_server.store import Store
+from tidings_server.watch.followed import followed_event, followed_run
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Scope, Selection
 from tidings_server.watch.scope_watch import ScopeWatch
-from tidings_server.watch.stream import Messages, Stream, draining, ended_when_stalled
+from tidings_server.watch.state_watch import StateWatch
+from tidings_server.watch.stream import Stream, draining, ended_when_stalled
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Tokens
 
 
 class Watches:
-    """Opens watches of events, and waits for one to become what somebody waits for."""
+    """Opens watches of events and runs, and waits for one to become what somebody waits for."""
 
-    def __init__(self, hub: Hub, events: EventStore, tokens: Tokens, clock: Clock, limits: Limits) -> None:
+    def __init__(self, hub: Hub, store: Store, tokens: Tokens, clock: Clock, limits: Limits) -> None:
         self._hub = hub
-        self._events = events
+        self._store = store
+        self._events = store.events
         self._tokens = tokens
         self._clock = clock
         self._limits = limits
 
-    async def open(self, project: str, request: WatchEventRequest) -> Messages:
+    async def open(self, project: str, request: WatchEventRequest) -> AsyncGenerator[WatchEventResponse]:
         """The messages of a watch until its end.
 
-        Raises Failure: EVENT_NOT_FOUND, EVENT_EXPIRED, RESUME_TOKEN_INVALID, HISTORY_LOST, DRAINING, WATCHER_STALLED,
-        STORE_UNAVAILABLE.
+        Raises Failure: EVENT_NOT_FOUND, EVENT_EXPIRED, RUN_NOT_FOUND, MISSION_NOT_FOUND, RESUME_TOKEN_INVALID,
+        HISTORY_LOST, DRAINING, WATCHER_STALLED, STORE_UNAVAILABLE.
         """
         selection = Selection(Scope.of(project, request), request.filter)
-        stream = Stream(self._hub, self._tokens, selection.fingerprint(), request)
+        stream = Stream(self._hub, self._tokens, selection.fingerprint(), request, WatchEventResponse)
         with self._hub.subscribe(selection.scope, selection.tells) as subscription:
-            messages = self._messages(selection, request, stream, subscription)
+            gone_at = await self._expiry(selection.scope, request.parent)
+            messages = self._messages(selection, request, stream, subscription, gone_at)
             async with aclosing(ended_when_stalled(messages, self._limits.watch_stall_seconds)) as bounded:
                 async for message in bounded:
                     yield message
 
+    async def open_run(self, project: str, request: WatchRunRequest) -> AsyncGenerator[WatchRunResponse]:
+        """The messages of a watch of a run with its plan until its end. Raises Failure as `open`."""
+        scope = Scope(project, "run", request.run_id)
+        fingerprint = [part.encode() for part in scope]
+        stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse)
+        with self._hub.subscribe(scope, lambda _: True) as subscription:
+            followed = followed_run(self._store.runs, project, request.run_id)
+            watch = StateWatch(followed, request, stream, subscription, self._clock, self._limits)
+            async with aclosing(ended_when_stalled(watch.messages(), self._limits.watch_stall_seconds)) as bounded:
+                async for message in bounded:
+                    yield message
+
     def _messages(
-        self, selection: Selection, request: WatchEventRequest, stream: Stream, subscription: Subscription
-    ) -> Messages:
+        self,
+        selection: Selection,
+        request: WatchEventRequest,
+        stream: Stream[WatchEventResponse],
+        subscription: Subscription,
+        gone_at: float,
+    ) -> AsyncGenerator[WatchEventResponse]:
         events, clock, limits = self._events, self._clock, self._limits
-        if selection.scope.kind == "event_id":
-            return EventWatch(selection.scope, request, stream, subscription, events, clock, limits).messages()
-        return ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits).messages()
+        scope = selection.scope
+        if scope.kind == "event_id":
+            followed = followed_event(events, scope.project, scope.id, request.parent)
+            return StateWatch(followed, request, stream, subscription, clock, limits).messages()
+        watch = ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits, gone_at)
+        return watch.messages()
+
+    async def _expiry(self, scope: Scope, parent: EventParent) -> float:
+        """When the run or the mission that is watched expires, on the monotonic clock.
+
+        Raises Failure RUN_NOT_FOUND, MISSION_NOT_FOUND if there is none, or not where it should be.
+        """
+        if scope.kind == "run_id":
+            run = await self._store.runs.get(scope.project, scope.id)
+            check_mission(run, parent.mission_id)
+            if run.HasField("expire_time"):
+                return monotonic() + (to_millis(run.expire_time) - self._clock()) / 1000
+        elif scope.kind == "mission_id":
+            await self._store.missions.get(scope.project, scope.id)
+        return inf
 
     async def wait(
         self, project: str, event_id: str, satisfied: Callable[[Event], bool], until: float
@@ -66,7 +106,7 @@ class Watches:
             while not satisfied(event) and monotonic() < until:
                 event = await self._next(project, event, subscription, until)
             if to_millis(event.expire_time) <= self._clock():
-                raise event_expired(event_id)
+                raise EVENT.gone(event_id)
             return event, satisfied(event)
 
     async def _next(self, project: str, event: Event, subscription: Subscription, until: float) -> Event:
@@ -83,5 +123,5 @@ class Watches:
         if change is None or change.event is None or change.event.revision <= event.revision:
             return event
         if change.kind == CHANGE_KIND_DELETED:
-            raise event_not_found(event.event_id)
+            raise EVENT.missing(event.event_id)
         return change.event

@@ -42,18 +42,40 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. The event's `expire_time` has passed; its record has not been purged yet. Metadata: `event_id`."""
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 12
     """NOT_FOUND. The event with this id is a fact and has no status. Metadata: `event_id`."""
+    ERROR_REASON_MISSION_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """NOT_FOUND. There is no mission with this id in the caller's project. Metadata: `mission_id`."""
+    ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND. There is no run with this id in the caller's project, or it is of another mission than the one that was
+    given. Metadata: `run_id`.
+    """
+    ERROR_REASON_STEP_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """NOT_FOUND. The plan of the run has no step with this id. Metadata: `run_id`, `step_id`."""
     ERROR_REASON_EVENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 20
     """ALREADY_EXISTS. The chosen id belongs to an event with other content. Metadata: `event_id`."""
     ERROR_REASON_IDEMPOTENCY_CONFLICT: _ErrorReason.ValueType  # 21
-    """ALREADY_EXISTS. The idempotency key or request id was used before with other content. Metadata: `event_id`."""
+    """ALREADY_EXISTS. The idempotency key or request id was used before with other content. Metadata: the id of what
+    it was used for.
+    """
+    ERROR_REASON_MISSION_ALREADY_EXISTS: _ErrorReason.ValueType  # 22
+    """ALREADY_EXISTS. The chosen id belongs to a mission with other content. Metadata: `mission_id`."""
+    ERROR_REASON_RUN_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
+    """ALREADY_EXISTS. The chosen id belongs to a run with other content. Metadata: `run_id`."""
+    ERROR_REASON_PLAN_ALREADY_EXISTS: _ErrorReason.ValueType  # 24
+    """ALREADY_EXISTS. The run has another plan. Metadata: `run_id`."""
+    ERROR_REASON_STEP_ALREADY_EXISTS: _ErrorReason.ValueType  # 25
+    """ALREADY_EXISTS. The plan has a step with this id that differs. Metadata: `run_id`, `step_id`."""
     ERROR_REASON_REVISION_MISMATCH: _ErrorReason.ValueType  # 30
-    """ABORTED. The event is not at the expected revision, or others changed it so often that the change could not be
-    made. Read it again and decide anew. Metadata: `event_id`, `current_revision`.
+    """ABORTED. The event, mission or run is not at the expected revision, or others changed it so often that the change could not be
+    made. Read it again and decide anew. Metadata: its id, `current_revision`.
     """
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 40
-    """FAILED_PRECONDITION. The state cannot follow the current one. Metadata: `event_id`, `from`, `to`."""
+    """FAILED_PRECONDITION. The state cannot follow the current one. Metadata: the id of the
+    task, run or step, `from`, `to`.
+    """
     ERROR_REASON_TASK_TERMINAL: _ErrorReason.ValueType  # 41
-    """FAILED_PRECONDITION. The task is in a terminal state and does not change any more. Metadata: `event_id`, `state`."""
+    """FAILED_PRECONDITION. The task, run or step is in a terminal state, which it does not leave. Metadata: its id, `state`."""
+    ERROR_REASON_RUN_CLOSED: _ErrorReason.ValueType  # 42
+    """FAILED_PRECONDITION. The run has ended, and its grace period is over: it takes no more events. Metadata: `run_id`."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 50
     """UNAUTHENTICATED. There is no credential, or it is not valid."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 51
@@ -110,18 +132,40 @@ ERROR_REASON_EVENT_EXPIRED: ErrorReason.ValueType  # 11
 """NOT_FOUND. The event's `expire_time` has passed; its record has not been purged yet. Metadata: `event_id`."""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 12
 """NOT_FOUND. The event with this id is a fact and has no status. Metadata: `event_id`."""
+ERROR_REASON_MISSION_NOT_FOUND: ErrorReason.ValueType  # 13
+"""NOT_FOUND. There is no mission with this id in the caller's project. Metadata: `mission_id`."""
+ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND. There is no run with this id in the caller's project, or it is of another mission than the one that was
+given. Metadata: `run_id`.
+"""
+ERROR_REASON_STEP_NOT_FOUND: ErrorReason.ValueType  # 15
+"""NOT_FOUND. The plan of the run has no step with this id. Metadata: `run_id`, `step_id`."""
 ERROR_REASON_EVENT_ALREADY_EXISTS: ErrorReason.ValueType  # 20
 """ALREADY_EXISTS. The chosen id belongs to an event with other content. Metadata: `event_id`."""
 ERROR_REASON_IDEMPOTENCY_CONFLICT: ErrorReason.ValueType  # 21
-"""ALREADY_EXISTS. The idempotency key or request id was used before with other content. Metadata: `event_id`."""
+"""ALREADY_EXISTS. The idempotency key or request id was used before with other content. Metadata: the id of what
+it was used for.
+"""
+ERROR_REASON_MISSION_ALREADY_EXISTS: ErrorReason.ValueType  # 22
+"""ALREADY_EXISTS. The chosen id belongs to a mission with other content. Metadata: `mission_id`."""
+ERROR_REASON_RUN_ALREADY_EXISTS: ErrorReason.ValueType  # 23
+"""ALREADY_EXISTS. The chosen id belongs to a run with other content. Metadata: `run_id`."""
+ERROR_REASON_PLAN_ALREADY_EXISTS: ErrorReason.ValueType  # 24
+"""ALREADY_EXISTS. The run has another plan. Metadata: `run_id`."""
+ERROR_REASON_STEP_ALREADY_EXISTS: ErrorReason.ValueType  # 25
+"""ALREADY_EXISTS. The plan has a step with this id that differs. Metadata: `run_id`, `step_id`."""
 ERROR_REASON_REVISION_MISMATCH: ErrorReason.ValueType  # 30
-"""ABORTED. The event is not at the expected revision, or others changed it so often that the change could not be
-made. Read it again and decide anew. Metadata: `event_id`, `current_revision`.
+"""ABORTED. The event, mission or run is not at the expected revision, or others changed it so often that the change could not be
+made. Read it again and decide anew. Metadata: its id, `current_revision`.
 """
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 40
-"""FAILED_PRECONDITION. The state cannot follow the current one. Metadata: `event_id`, `from`, `to`."""
+"""FAILED_PRECONDITION. The state cannot follow the current one. Metadata: the id of the
+task, run or step, `from`, `to`.
+"""
 ERROR_REASON_TASK_TERMINAL: ErrorReason.ValueType  # 41
-"""FAILED_PRECONDITION. The task is in a terminal state and does not change any more. Metadata: `event_id`, `state`."""
+"""FAILED_PRECONDITION. The task, run or step is in a terminal state, which it does not leave. Metadata: its id, `state`."""
+ERROR_REASON_RUN_CLOSED: ErrorReason.ValueType  # 42
+"""FAILED_PRECONDITION. The run has ended, and its grace period is over: it takes no more events. Metadata: `run_id`."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 50
 """UNAUTHENTICATED. There is no credential, or it is not valid."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 51

@@ -54,6 +54,7 @@ class Event(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The id, unique in its project. The caller may choose it: 1 to 128 visible characters without `/`.
     If it is not set, it is derived from `idempotency_key` if there is one, and otherwise a new UUIDv7.
@@ -71,9 +72,13 @@ class Event(_message.Message):
     summary: _builtins.str
     """One line for people. At most 4,096 characters."""
     mission_id: _builtins.str
-    """The mission that the event belongs to, if any: 1 to 128 visible characters without `/`."""
+    """The mission that the event belongs to, if any: 1 to 128 visible characters without `/`. It must exist. Of an event with
+    a run it is the run's, and may be left out.
+    """
     run_id: _builtins.str
-    """The run that the event belongs to, if any: 1 to 128 visible characters without `/`."""
+    """The run that the event belongs to, if any: 1 to 128 visible characters without `/`. It must exist, and must not have
+    ended, but for its grace period.
+    """
     step_id: _builtins.str
     """The step of the run's plan that the event belongs to, if any: 1 to 128 visible characters without `/`."""
     agent_id: _builtins.str
@@ -87,6 +92,10 @@ class Event(_message.Message):
     """1 at creation, and 1 more at every change. Never reused: when an id is used again before the record of
     a deleted or expired event has been purged, the new event goes on from the old one's revision. Set by
     the service.
+    """
+    sequence: _builtins.int
+    """The event's place in the log of its run: 1, 2, 3, … in the order in which the events were stored, without gaps and
+    never used again in that run. 0 for an event without a run. Set by the service.
     """
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
@@ -127,7 +136,7 @@ class Event(_message.Message):
         """From when on the event is gone: no read returns it at or after this time. Always returned.
 
         In CreateEvent it may be given, in the future and at most ten years ahead, instead of the request's
-        `ttl`; it is then fixed. Otherwise a fact expires 30 days after its creation, and a task 24 hours after
+        `ttl`; it is then fixed. Otherwise an event of a run that has a `ttl` expires with its run, a fact 30 days after its creation, and a task 24 hours after
         it reached a terminal state, or 7 days after its last change if it never does.
         """
 
@@ -156,10 +165,11 @@ class Event(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
         transitions: _abc.Iterable[Global___StateTransition] | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event_time", b"event_time", "expire_time", b"expire_time", "metadata", b"metadata", "payload", b"payload", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "event_id", b"event_id", "event_time", b"event_time", "expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "metadata", b"metadata", "mission_id", b"mission_id", "payload", b"payload", "results", b"results", "revision", b"revision", "run_id", b"run_id", "status", b"status", "step_id", b"step_id", "summary", b"summary", "transitions", b"transitions", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "create_time", b"create_time", "event_id", b"event_id", "event_time", b"event_time", "expire_time", b"expire_time", "idempotency_key", b"idempotency_key", "metadata", b"metadata", "mission_id", b"mission_id", "payload", b"payload", "results", b"results", "revision", b"revision", "run_id", b"run_id", "sequence", b"sequence", "status", b"status", "step_id", b"step_id", "summary", b"summary", "transitions", b"transitions", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

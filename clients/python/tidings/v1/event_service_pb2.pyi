@@ -172,6 +172,8 @@ class _ClosingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Closing
     """The server shuts down. Status UNAVAILABLE; resume, on another server if there is one."""
     CLOSING_REASON_MAX_DURATION: _ClosingReason.ValueType  # 3
     """The request's `max_duration` is over. Status OK."""
+    CLOSING_REASON_SCOPE_GONE: _ClosingReason.ValueType  # 4
+    """The run or the mission that was watched is gone, and with it its events: it was deleted, or has expired. Status OK."""
 
 class ClosingReason(_ClosingReason, metaclass=_ClosingReasonEnumTypeWrapper):
     """ClosingReason is why a stream ends."""
@@ -184,6 +186,8 @@ CLOSING_REASON_DRAINING: ClosingReason.ValueType  # 2
 """The server shuts down. Status UNAVAILABLE; resume, on another server if there is one."""
 CLOSING_REASON_MAX_DURATION: ClosingReason.ValueType  # 3
 """The request's `max_duration` is over. Status OK."""
+CLOSING_REASON_SCOPE_GONE: ClosingReason.ValueType  # 4
+"""The run or the mission that was watched is gone, and with it its events: it was deleted, or has expired. Status OK."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
 @_typing.final
@@ -329,20 +333,52 @@ class GetEventRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """The id. Required."""
+    """The id, which is enough. Required."""
+    @_builtins.property
+    def parent(self) -> Global___EventParent:
+        """Where the event must be, for callers that have a path of ids. NOT_FOUND, reason EVENT_NOT_FOUND, if it is not there."""
+
     def __init__(
         self,
         *,
         event_id: _builtins.str = ...,
+        parent: Global___EventParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEventRequest: _TypeAlias = GetEventRequest  # noqa: Y015
+
+@_typing.final
+class EventParent(_message.Message):
+    """EventParent is the run and the mission of an event, as far as the caller knows them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run that the event must be of, if given."""
+    mission_id: _builtins.str
+    """The mission that the event, or in a watch of a run the run, must be of, if given."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventParent: _TypeAlias = EventParent  # noqa: Y015
 
 @_typing.final
 class GetEventResponse(_message.Message):
@@ -448,7 +484,9 @@ class ListEventsRequest(_message.Message):
     agent_id: _builtins.str
     """Only events of this agent."""
     order: Global___ListOrder.ValueType
-    """The order, by `create_time` and then by `event_id`."""
+    """The order, by `create_time`, then by `sequence`, then by `event_id`: events of one run are in the order of their
+    sequence.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only events of one of these types, at most 32."""
@@ -590,12 +628,13 @@ class WatchEventRequest(_message.Message):
     ON_HISTORY_LOSS_FIELD_NUMBER: _builtins.int
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     STAY_OPEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """One event. NOT_FOUND if there is none."""
     run_id: _builtins.str
-    """The events of one run, also those to come."""
+    """The events of one run, also those to come. NOT_FOUND if there is no such run."""
     mission_id: _builtins.str
-    """The events of one mission, also those to come."""
+    """The events of one mission, also those to come. NOT_FOUND if there is no such mission."""
     resume_token: _builtins.str
     """Right after the message that carried this token, on any server of the deployment; empty: with a snapshot. The
     scope and the filter must be as they were. INVALID_ARGUMENT, reason RESUME_TOKEN_INVALID, if the token was not
@@ -627,6 +666,13 @@ class WatchEventRequest(_message.Message):
     def max_duration(self) -> _duration_pb2.Duration:
         """End the stream with `closing` and status OK after this time, 1 second to 24 hours. No limit if not set."""
 
+    @_builtins.property
+    def parent(self) -> Global___EventParent:
+        """Where the event or the run of the scope must be, for callers that have a path of ids. NOT_FOUND, reason
+        EVENT_NOT_FOUND or RUN_NOT_FOUND, if it is not there. `run_id` is for a watch of one event, `mission_id` also for
+        one of a run.
+        """
+
     def __init__(
         self,
         *,
@@ -641,10 +687,11 @@ class WatchEventRequest(_message.Message):
         on_history_loss: Global___HistoryLossPolicy.ValueType = ...,
         max_duration: _duration_pb2.Duration | None = ...,
         stay_open: _builtins.bool = ...,
+        parent: Global___EventParent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "filter", b"filter", "heartbeat_interval", b"heartbeat_interval", "live_only", b"live_only", "max_duration", b"max_duration", "mission_id", b"mission_id", "project", b"project", "resume_token", b"resume_token", "run_id", b"run_id", "scope", b"scope", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "filter", b"filter", "heartbeat_interval", b"heartbeat_interval", "live_only", b"live_only", "max_duration", b"max_duration", "mission_id", b"mission_id", "parent", b"parent", "project", b"project", "resume_token", b"resume_token", "run_id", b"run_id", "scope", b"scope", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "filter", b"filter", "heartbeat_interval", b"heartbeat_interval", "live_only", b"live_only", "max_duration", b"max_duration", "mission_id", b"mission_id", "on_history_loss", b"on_history_loss", "project", b"project", "resume_token", b"resume_token", "run_id", b"run_id", "scope", b"scope", "start", b"start", "stay_open", b"stay_open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "filter", b"filter", "heartbeat_interval", b"heartbeat_interval", "live_only", b"live_only", "max_duration", b"max_duration", "mission_id", b"mission_id", "on_history_loss", b"on_history_loss", "parent", b"parent", "project", b"project", "resume_token", b"resume_token", "run_id", b"run_id", "scope", b"scope", "start", b"start", "stay_open", b"stay_open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["event_id", "run_id", "mission_id", "project"]  # noqa: Y015
     _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
@@ -784,7 +831,7 @@ class EventChange(_message.Message):
     """The state of the task before this change, if the change was one of state; otherwise unspecified."""
     partial: _builtins.bool
     """Set when the watch tells a change of state that it had missed, and of which only the transition is still
-    stored: then `event` has its ids, type, revision and `update_time`, and of its status only `state`,
+    stored: then `event` has its ids, `sequence`, type, revision and `update_time`, and of its status only `state`,
     `message`, `update_time` and `revision`. Further changes follow that lead to the event as it is.
     """
     @_builtins.property
@@ -904,21 +951,25 @@ Global___Closing: _TypeAlias = Closing  # noqa: Y015
 
 @_typing.final
 class Unreadable(_message.Message):
-    """Unreadable names an event that the watch cannot tell about."""
+    """Unreadable names what the watch cannot tell about."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """The id of the event. GetEvent fails for it with DATA_LOSS, reason CORRUPT_RECORD."""
+    """The id of the event, in WatchEvent. GetEvent fails for it with DATA_LOSS, reason CORRUPT_RECORD."""
+    run_id: _builtins.str
+    """The id of the run, in WatchRun. GetRun fails for it with DATA_LOSS, reason CORRUPT_RECORD."""
     def __init__(
         self,
         *,
         event_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

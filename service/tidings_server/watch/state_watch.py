@@ -1,0 +1,207 @@
+"""The watch of one event, or of one run with its plan: from what it is, through every change of its state, to its end.
+
+The record carries its transitions, so this watch needs no history of the store: whatever it missed, it reads the
+record again and tells the transitions since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Generic, TypeVar, cast
+
+from tidings.v1 import error_reason_pb2 as reasons
+from tidings.v1.event_pb2 import Event, StateTransition
+from tidings.v1.event_service_pb2 import (
+    CHANGE_KIND_DELETED,
+    CHANGE_KIND_EXPIRED,
+    CHANGE_KIND_INITIAL,
+    CHANGE_KIND_UPDATED,
+    CLOSING_REASON_DRAINING,
+    CLOSING_REASON_MAX_DURATION,
+    CLOSING_REASON_TERMINAL,
+    HISTORY_LOSS_POLICY_FAIL,
+    ChangeKind,
+    EventChange,
+    WatchEventRequest,
+)
+from tidings.v1.run_pb2 import Run
+from tidings.v1.run_service_pb2 import RunChange
+from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED, TaskState
+from tidings_server.change import Change, HistoryLost
+from tidings_server.clock import Clock, to_millis
+from tidings_server.errors import Failure
+from tidings_server.lifecycle import state_before
+from tidings_server.limits import Limits
+from tidings_server.watch.stream import M, Stream, WatchRequest, draining, history_lost
+from tidings_server.watch.subscription import Draining, Lagged, Subscription
+from tidings_server.watch.token import Place
+
+S = TypeVar("S", bound=Event | Run)
+
+_GONE = frozenset(
+    {reasons.ERROR_REASON_EVENT_NOT_FOUND, reasons.ERROR_REASON_EVENT_EXPIRED, reasons.ERROR_REASON_RUN_NOT_FOUND}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed(Generic[S, M]):
+    """What is particular about following an event or a run."""
+
+    read: Callable[[], Awaitable[S]]
+    """Reads it as it is. Raises Failure NOT_FOUND when it is gone."""
+    is_final: Callable[[S], bool]
+    """Whether nothing more is to be expected of it."""
+    message: Callable[..., EventChange | RunChange]
+    """Makes a change of a kind, a resource, a previous state, and perhaps partial."""
+    at: Callable[[S, StateTransition], S]
+    """What is known of it at a transition."""
+
+
+class StateWatch(Generic[S, M]):
+    """Follows one event or one run. `messages` may be called once."""
+
+    def __init__(
+        self,
+        followed: Followed[S, M],
+        request: WatchRequest,
+        stream: Stream[M],
+        subscription: Subscription,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._followed = followed
+        self._request = request
+        self._stream = stream
+        self._subscription = subscription
+        self._clock = clock
+        self._limits = limits
+        self._seen = stream.resumed.revision or 0
+        self._created = stream.resumed.create_time
+        self._now: S | None = None
+        """What was told last."""
+        self._gone = False
+
+    async def messages(self) -> AsyncGenerator[M]:
+        resource = await self._followed.read()
+        if isinstance(self._request, WatchEventRequest) and self._request.live_only:
+            self._seen, self._created = resource.revision, to_millis(resource.create_time)
+        for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
+            yield message
+        yield self._stream.synced(self._place)
+        while not self._is_final():
+            try:
+                async for message in self._next():
+                    yield message
+            except Draining:
+                yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
+                raise draining() from None
+            if self._stream.is_over:
+                yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+                return
+            if self._stream.needs_bookmark:
+                yield self._stream.bookmark(self._place)
+        yield self._stream.closing(self._place, CLOSING_REASON_TERMINAL)
+
+    async def _next(self) -> AsyncGenerator[M]:
+        """Tell the next change, or what the event has become if none was heard."""
+        heard = True
+        change = None
+        try:
+            change = await self._subscription.next(min(self._stream.due, self._expiry()))
+        except Lagged as lagged:
+            self._subscription.begin_again(self._subscription.start)
+            change = lagged.newest
+        except HistoryLost:
+            self._subscription.begin_again(self._subscription.start)
+            heard = False
+        if change is not None:
+            for message in self._tell(change):
+                yield message
+        elif not heard or self._expiry() <= monotonic():
+            async for message in self._read_again():
+                yield message
+
+    @property
+    def _place(self) -> Place:
+        return Place(revision=self._seen, create_time=self._created)
+
+    def _is_final(self) -> bool:
+        assert self._now is not None
+        return self._gone or (self._followed.is_final(self._now) and not self._request.stay_open)
+
+    def _expiry(self) -> float:
+        """When the resource expires, on the monotonic clock."""
+        assert self._now is not None
+        if not self._now.HasField("expire_time"):
+            return inf
+        return monotonic() + (to_millis(self._now.expire_time) - self._clock()) / 1000
+
+    async def _read_again(self) -> AsyncGenerator[M]:
+        """Tell what happened while the changes were not heard, or the end that has come by itself."""
+        try:
+            resource = await self._followed.read()
+        except Failure as failure:
+            if failure.reason not in _GONE:
+                raise
+            # Its record may have been purged since.
+            expired = failure.reason == reasons.ERROR_REASON_EVENT_EXPIRED or self._expiry() <= monotonic()
+            yield self._end(CHANGE_KIND_EXPIRED if expired else CHANGE_KIND_DELETED)
+            return
+        for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
+            yield message
+
+    def _tell(self, change: Change) -> Iterator[M]:
+        """Tell a change from the hub, unless it was told already."""
+        if change.resource is None:
+            yield self._stream.unreadable(self._place, change.unreadable_id)
+        elif change.resource.revision > self._seen:
+            self._gone = change.kind == CHANGE_KIND_DELETED
+            yield from self._tell_up_to(cast("S", change.resource), change.kind)
+
+    def _tell_up_to(self, resource: S, kind: ChangeKind.ValueType) -> Iterator[M]:
+        """Tell what the resource has become, and before that the changes of its state since the revision told last."""
+        if self._seen and self._is_history_lost(resource):
+            if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
+                raise history_lost()
+            yield self._stream.reset()
+            self._seen = 0
+        self._now, self._created = resource, to_millis(resource.create_time)
+        if not self._seen and kind != CHANGE_KIND_DELETED:
+            yield self._told(CHANGE_KIND_INITIAL, resource)
+        elif resource.revision > self._seen:
+            for transition in resource.transitions:
+                if self._seen and self._seen < transition.revision < resource.revision:
+                    before: TaskState.ValueType = getattr(transition, "from")
+                    then = self._followed.at(resource, transition)
+                    yield self._told(CHANGE_KIND_UPDATED, then, before, partial=True)
+            yield self._told(kind, resource, state_before(resource))
+
+    def _told(
+        self,
+        kind: ChangeKind.ValueType,
+        resource: S,
+        before: TaskState.ValueType = TASK_STATE_UNSPECIFIED,
+        *,
+        partial: bool = False,
+    ) -> M:
+        self._seen = resource.revision
+        change = self._followed.message(kind, resource, previous_state=before, partial=partial)
+        return self._stream.change(self._place, change)
+
+    def _end(self, kind: ChangeKind.ValueType) -> M:
+        self._gone = True
+        assert self._now is not None
+        return self._stream.change(self._place, self._followed.message(kind, self._now))
+
+    def _is_history_lost(self, resource: S) -> bool:
+        """Whether transitions since the revision told last may have been dropped from the record.
+
+        A record that is older than what was told was restored from a copy; one that was created at another time is
+        of another resource with the id.
+        """
+        transitions = resource.transitions
+        dropped = len(transitions) >= self._limits.transitions_max and transitions[0].revision > self._seen + 1
+        return dropped or resource.revision < self._seen or to_millis(resource.create_time) != self._created
