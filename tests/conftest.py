@@ -43,8 +43,11 @@ async def mongo(mongodb_uri: str) -> AsyncIterator[AsyncMongoClient[dict[str, An
 
 
 @pytest.fixture
-def database() -> str:
-    return f"test_{uuid.uuid4().hex}"
+async def database(mongo: AsyncMongoClient[dict[str, Any]]) -> AsyncIterator[str]:
+    """A database of this test's own, dropped after it: the embedded store is the slower the more it looks after."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    await mongo.drop_database(name)
 
 
 @pytest.fixture
