@@ -72,12 +72,6 @@ class Picture:
         self._told: dict[str, int] = {}
         """The newest revision told of each event, also of those that are gone."""
 
-    def begin(self) -> str:
-        """The token to go on with. A snapshot that was not complete begins again."""
-        if not self.is_synced:
-            self._forget()
-        return self.token
-
     def add(self, message: WatchEventResponse) -> None:
         self.token = message.resume_token
         match message.WhichOneof("message"):

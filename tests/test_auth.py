@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 
 from conftest import Start
@@ -32,6 +33,7 @@ from tidings.v1.task_service_pb2 import (
     WaitTaskStatusRequest,
 )
 from tidings_server import auth
+from tidings_server.auth import SCOPES
 from tidings_server.clock import system_clock
 from tidings_server.server import StartRefused
 from wire import Failed, Keyed, Wire, failure, take, take_synced
@@ -144,6 +146,24 @@ async def test_a_revoked_key_is_refused_from_then_on(closed: Deployment, monkeyp
     assert await closed.server.server.store.keys.revoke(key.split("_")[1], system_clock())
     assert (await failure(listed(client))).reason == "UNAUTHENTICATED"
     assert await listed(other) == []
+
+
+async def test_the_secret_is_changed_without_an_interruption(start: Start) -> None:
+    old, new = SecretStr("o" * 32), SecretStr("n" * 32)
+    async with start(secret=old) as wire:
+        key = await wire.server.api_keys.create("ours", SCOPES)
+    async with start(secret=old) as wire, Keyed(wire.server, key) as client:
+        token = (await take_synced(client.watch(project={})))[-1].resume_token
+    async with start(secret=old, other_secret=new) as first, start(secret=new, other_secret=old) as second:
+        for wire in (first, second, first):
+            async with Keyed(wire.server, key) as client:
+                token = (await take_synced(client.watch(project={}, resume_token=token)))[-1].resume_token
+    async with start(secret=new) as wire, Keyed(wire.server, key) as client:
+        assert (await failure(client.create())).reason == "UNAUTHENTICATED"
+        key = await wire.server.api_keys.create("ours", SCOPES)
+        async with Keyed(wire.server, key) as client:
+            failed = await failure(take(client.watch(project={}, resume_token=token)))
+            assert failed.reason == "RESUME_TOKEN_INVALID"
 
 
 async def test_the_store_has_no_secret_in_clear(

@@ -389,6 +389,12 @@ async def _(case: Case) -> Failed:
         return await failure(server.events.ListEvents(ListEventsRequest(), wait_for_ready=True))
 
 
+@provokes("WATCH_MAX_AGE")
+async def _(case: Case) -> Failed:
+    async with case.start(limits=Limits(watch_age_seconds=1)) as server:
+        return await failure(take_to_the_end(server.watch(project={})))
+
+
 @provokes("CORRUPT_RECORD")
 async def _(case: Case) -> Failed:
     async with case.start() as server:
@@ -811,7 +817,7 @@ async def test_a_fault_of_the_service_is_told_by_its_number_only(
         raise RuntimeError("secret mongodb://user:pw@host")
 
     async with start() as server:
-        monkeypatch.setattr(server.server.store.events, "get", fail)
+        monkeypatch.setattr(server.server.store.events, "get" if call == "unary" else "get_many", fail)
         with capture_logs() as logs:
             failed = await failure(
                 get(server, some_id) if call == "unary" else take_synced(server.watch(event_id=some_id))

@@ -151,7 +151,7 @@ class Watcher:
 
     def connect(self) -> Call:
         self.connections += 1
-        token = self.picture.begin()
+        token = self.picture.token
         wire = self._chance.choice(self._wires)
         return wire.watch(
             **self._scope, filter=EventFilter(**self._wanted), resume_token=token, heartbeat_interval={"seconds": 1}

@@ -234,14 +234,25 @@ async def test_exact_start_at_synced_the_picture_equals_the_store(start: Start, 
         assert picture.events == await stored(wire, ListEventsRequest(**listed))
 
 
-async def test_a_token_from_within_the_snapshot_begins_it_again(start: Start) -> None:
+async def test_a_snapshot_that_is_cut_goes_on_where_it_was(start: Start) -> None:
     async with start(limits=Limits(watch_page_size=3)) as wire:
-        ids = [(await wire.create()).event_id for _ in range(8)]
+        tasks = [(await wire.create_task()).event_id for _ in range(8)]
         call = wire.watch(**PROJECT)
-        messages = [await take(call) for _ in range(5)]
+        told = [await take(call) for _ in range(4)]
         call.cancel()
-        resumed = wire.watch(**PROJECT, resume_token=messages[-1].resume_token)
-        assert told_ids(await take_synced(resumed)) == ids
+        await wire.update(tasks[0], TASK_STATE_RUNNING)  # told already
+        await wire.update(tasks[7], TASK_STATE_RUNNING)  # not told yet
+        await delete(wire, tasks[5])
+        rest = await take_synced(wire.watch(**PROJECT, resume_token=told[-1].resume_token))
+        assert told_ids(told) == tasks[:4]
+        assert sketch(rest) == [
+            "UPDATED 2 RUNNING from PENDING",
+            "INITIAL 1 PENDING",
+            "INITIAL 1 PENDING",
+            "INITIAL 2 RUNNING",
+            "synced",
+        ]
+        assert told_ids(rest) == [tasks[0], tasks[4], tasks[6], tasks[7]]
 
 
 # Live watches, bookmarks, and the end
@@ -366,7 +377,7 @@ async def after_the_end_of(first: Call, second: Call) -> list[WatchEventResponse
     return messages
 
 
-async def test_a_server_that_stops_during_a_snapshot_lets_it_be_begun_again(start: Start) -> None:
+async def test_a_server_that_stops_during_a_snapshot_lets_it_go_on(start: Start) -> None:
     async with draining_server(start, limits=Limits(watch_page_size=2)) as (wire, client):
         for _ in range(30):
             await wire.create(metadata={"text": "x" * 50_000})
@@ -379,9 +390,9 @@ async def test_a_server_that_stops_during_a_snapshot_lets_it_be_begun_again(star
     assert sketch(messages)[-1] == "closing DRAINING"
     assert "synced" not in sketch(messages)
     async with start() as wire:
-        for message in (first, messages[-1]):
+        for message, told in ((first, 1), (messages[-1], len(messages))):
             resumed = wire.watch(**PROJECT, resume_token=message.resume_token)
-            assert sketch(await take_synced(resumed)) == ["INITIAL 1"] * 30 + ["synced"]
+            assert sketch(await take_synced(resumed)) == ["INITIAL 1"] * (30 - told) + ["synced"]
 
 
 # Resuming
@@ -411,7 +422,7 @@ async def test_resumable_over_disconnections_and_a_restart(start: Start) -> None
             writer.wires = [wire]
             for _ in range(4):
                 await writer.write()
-                call = wire.watch(**PROJECT, resume_token=picture.begin())
+                call = wire.watch(**PROJECT, resume_token=picture.token)
                 picture.add_all(await take_synced(call))
                 for _ in range(15):
                     await writer.write()
@@ -421,7 +432,7 @@ async def test_resumable_over_disconnections_and_a_restart(start: Start) -> None
                 call.cancel()
             await writer.write()
     async with start() as wire:
-        picture.add_all(await take_synced(wire.watch(**PROJECT, resume_token=picture.begin())))
+        picture.add_all(await take_synced(wire.watch(**PROJECT, resume_token=picture.token)))
         assert picture.events == await stored(wire, ListEventsRequest())
 
 
@@ -430,7 +441,7 @@ async def test_a_watch_resumes_on_another_server(start: Start) -> None:
     async with start() as first, start() as second:
         picture, writer = Picture(), Writer([first, second], chance)
         for number in range(8):
-            call = (first, second)[number % 2].watch(**PROJECT, resume_token=picture.begin())
+            call = (first, second)[number % 2].watch(**PROJECT, resume_token=picture.token)
             picture.add_all(await take_synced(call))
             for _ in range(5):
                 await writer.write()
@@ -532,7 +543,6 @@ async def test_a_reader_that_took_nothing_for_too_long_is_told_so_and_may_go_on(
         assert picture.events == await stored(wire, ListEventsRequest())
 
 
-@pytest.mark.xfail(strict=True, reason="a stalled watch is ended when its reader comes back, and so perhaps never")
 async def test_a_reader_that_does_not_come_back_leaves_its_place_to_others(start: Start) -> None:
     async with start(limits=Limits(watch_stall_seconds=1, watches_per_project_max=2)) as wire, wire.narrow() as slow:
         task = await wire.create_task()
@@ -574,10 +584,14 @@ async def forget(wire: Wire, mongo: Mongo) -> Event:
     return first
 
 
+FORGETFUL = Limits(ring_changes_max=3)
+"""A server that remembers almost nothing by itself."""
+
+
 async def test_lost_history_is_told_and_the_snapshot_begins_again(
     start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
 ) -> None:
-    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+    async with start(mongodb_uri=SecretStr(forgetful.uri), limits=FORGETFUL) as wire:
         picture = Picture()
         gone = await wire.create()
         call = wire.watch(**PROJECT)
@@ -596,7 +610,7 @@ async def test_lost_history_is_told_and_the_snapshot_begins_again(
 async def test_lost_history_ends_a_watch_that_wants_it_all(
     start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
 ) -> None:
-    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+    async with start(mongodb_uri=SecretStr(forgetful.uri), limits=FORGETFUL) as wire:
         token = await token_now(wire, **PROJECT)
         await forget(wire, forgetful_mongo)
         lost = await refusal(wire, **PROJECT, resume_token=token, on_history_loss=HISTORY_LOSS_POLICY_FAIL)
@@ -606,7 +620,7 @@ async def test_lost_history_ends_a_watch_that_wants_it_all(
 async def test_history_that_is_lost_while_a_reader_is_slow_is_told(
     start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
 ) -> None:
-    limits = Limits(watch_queue_max=2)
+    limits = Limits(watch_queue_max=2, ring_changes_max=3)
     async with start(mongodb_uri=SecretStr(forgetful.uri), limits=limits) as wire, wire.narrow() as slow:
         picture = Picture()
         task = await wire.create_task()
@@ -619,6 +633,29 @@ async def test_history_that_is_lost_while_a_reader_is_slow_is_told(
         assert "reset HISTORY_LOST" in sketch(messages)
         picture.add_all(messages)
         assert picture.events == await stored(wire, ListEventsRequest())
+
+
+async def test_what_the_server_remembers_needs_no_history_of_the_store(
+    start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
+) -> None:
+    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+        token = await token_now(wire, **PROJECT)
+        first = await forget(wire, forgetful_mongo)
+        missed = await take_synced(wire.watch(**PROJECT, resume_token=token))
+        assert sketch(missed) == ["CREATED 1"] * (1 + 2 * OPLOG_ENTRIES) + ["synced"]
+        assert told_ids(missed)[0] == first.event_id
+
+
+async def test_a_server_that_starts_remembers_what_has_just_happened(
+    start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
+) -> None:
+    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+        await wire.create()
+        token = await token_now(wire, **PROJECT)
+        created = [(await wire.create()).event_id for _ in range(2 * OPLOG_ENTRIES)]
+    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+        assert (await forgetful_mongo.admin.command("secantusAdmin.pruneOplog"))["pruned"] > OPLOG_ENTRIES
+        assert told_ids(await take_synced(wire.watch(**PROJECT, resume_token=token))) == created
 
 
 async def test_the_watch_of_one_event_needs_no_history(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
@@ -58,19 +58,20 @@ CALLER: Final[ContextVar[Caller]] = ContextVar("caller")
 class ApiKeys:
     """Makes keys and hashes their secrets with the deployment's own."""
 
-    def __init__(self, store: KeyStore, secret: bytes, clock: Clock) -> None:
+    def __init__(self, store: KeyStore, secrets_: Sequence[bytes], clock: Clock) -> None:
         self._store = store
-        self._hash_key = derived_key(secret, "api-keys", 32)
+        self._hash_keys = [derived_key(secret, "api-keys", 32) for secret in secrets_]
         self._clock = clock
 
     async def create(self, project: str, scopes: frozenset[str]) -> str:
         """Store a new key and return it: the only time that its secret is seen."""
         key_id, secret = secrets.token_hex(8), _random_text(32)
-        await self._store.add(StoredKey(key_id, project, scopes, self.hash(secret), self._clock()))
+        await self._store.add(StoredKey(key_id, project, scopes, _hash(self._hash_keys[0], secret), self._clock()))
         return f"{PREFIX}_{key_id}_{secret}"
 
-    def hash(self, secret: str) -> bytes:
-        return hmac.digest(self._hash_key, secret.encode(), "sha256")
+    def matches(self, secret: str, stored: bytes) -> bool:
+        """Whether a stored hash is of this secret, in a time that does not tell how much of it is."""
+        return any(hmac.compare_digest(_hash(hash_key, secret), stored) for hash_key in self._hash_keys)
 
 
 class Authenticator:
@@ -97,7 +98,7 @@ class Authenticator:
         key_id, secret = _parts(_credential(metadata))
         key = await self._find(key_id)
         # The comparison is made for unknown keys too, so that they take as long to refuse.
-        matches = hmac.compare_digest(self._keys.hash(secret), key.secret_hash if key else bytes(32))
+        matches = self._keys.matches(secret, key.secret_hash if key else bytes(32))
         if key is None or not matches or key.revoke_time is not None:
             raise _unauthenticated("the API key is not valid")
         return Caller(key.project, key.scopes)
@@ -111,6 +112,10 @@ class Authenticator:
             self._cache.clear()
         self._cache[key_id] = (monotonic() + CACHE_SECONDS, key)
         return key
+
+
+def _hash(hash_key: bytes, secret: str) -> bytes:
+    return hmac.digest(hash_key, secret.encode(), "sha256")
 
 
 def _credential(metadata: Metadata) -> str:

@@ -33,6 +33,12 @@ class Config(BaseSettings):
         "server; without it one is made and kept in the database",
         min_length=32,
     )
+    other_secret: SecretStr | None = Field(
+        None,
+        description="another secret whose keys and tokens count too, to change the secret without an interruption: "
+        "give every server the new one here, then as `--secret` with the old one here",
+        min_length=32,
+    )
     tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file with the server's private key")
     tls_client_ca: Path | None = Field(
@@ -57,6 +63,18 @@ class Config(BaseSettings):
         if self.mongodb_uri is not None and self.data_dir is not None:
             raise ValueError("--data-dir is for the embedded store and cannot be given with --mongodb-uri")
         return self
+
+    @model_validator(mode="after")
+    def _one_secret_before_two(self) -> Self:
+        if self.other_secret is not None and self.secret is None:
+            raise ValueError("--other-secret needs --secret")
+        return self
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets that were given, first the one to make new things with."""
+        given = (self.secret, self.other_secret)
+        return tuple(secret.get_secret_value().encode() for secret in given if secret is not None)
 
     @property
     def is_loopback(self) -> bool:

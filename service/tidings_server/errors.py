@@ -53,6 +53,7 @@ _CODES: Final[Mapping[ErrorReason.ValueType, grpc.StatusCode]] = {
     reasons.ERROR_REASON_STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     reasons.ERROR_REASON_DRAINING: grpc.StatusCode.UNAVAILABLE,
     reasons.ERROR_REASON_NOT_READY: grpc.StatusCode.UNAVAILABLE,
+    reasons.ERROR_REASON_WATCH_MAX_AGE: grpc.StatusCode.UNAVAILABLE,
     reasons.ERROR_REASON_CORRUPT_RECORD: grpc.StatusCode.DATA_LOSS,
     reasons.ERROR_REASON_INTERNAL: grpc.StatusCode.INTERNAL,
 }
@@ -65,6 +66,7 @@ _RETRY_AFTER_SECONDS: Final[Mapping[ErrorReason.ValueType, int]] = {
     reasons.ERROR_REASON_STORE_UNAVAILABLE: 1,
     reasons.ERROR_REASON_DRAINING: 1,
     reasons.ERROR_REASON_NOT_READY: 1,
+    reasons.ERROR_REASON_WATCH_MAX_AGE: 0,
 }
 
 

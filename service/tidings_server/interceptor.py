@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing
+from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -24,6 +25,7 @@ from tidings_server.auth import CALLER, READ, WRITE, Authenticator, Caller
 from tidings_server.checks import Checker
 from tidings_server.errors import STATUS_DETAILS_KEY, Failure, Violation
 from tidings_server.limits import Limits
+from tidings_server.patience import Patience
 
 log = structlog.get_logger()
 
@@ -65,6 +67,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._checker = checker
         self._limits = limits
+        self._patience = Patience(limits.watch_stall_seconds)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -83,8 +86,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         assert handler.request_deserializer is not None
         deserialize = _bounded(handler.request_deserializer, self._limits.request_bytes_max)
         if handler.unary_stream is not None:
+            # Watches encode their messages themselves, a change once for all of them.
             return grpc.unary_stream_rpc_method_handler(
-                _guarded_stream(handler.unary_stream, self._entrance(method)), deserialize, handler.response_serializer
+                _guarded_stream(handler.unary_stream, self._entrance(method), self._patience), deserialize
             )
         assert handler.unary_unary is not None
         return grpc.unary_unary_rpc_method_handler(
@@ -121,18 +125,25 @@ def _guarded_call(behavior: Callable[..., Awaitable[Any]], enter: Enter) -> Call
     return call
 
 
-def _guarded_stream(behavior: Callable[..., Any], enter: Enter) -> Callable[..., AsyncIterator[Any]]:
+def _guarded_stream(
+    behavior: Callable[..., Any], enter: Enter, patience: Patience
+) -> Callable[..., AsyncIterator[bytes]]:
     # It must be an async generator itself: grpc.aio looks at the function to choose how to call it.
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def stream(request: Any, context: Context) -> AsyncIterator[bytes]:
         try:
-            with await enter(request, context):
+            with await enter(request, context), patience.guarding(partial(_abort, context, _stalled())) as offer:
                 async with aclosing(behavior(request, context)) as responses:
                     async for response in responses:
-                        yield response
+                        with offer:
+                            yield response
         except Exception as error:  # noqa: BLE001 (nothing else may answer for us)
             await _abort(context, error)
 
     return stream
+
+
+def _stalled() -> Failure:
+    return Failure(reasons.ERROR_REASON_WATCHER_STALLED, "no message was taken for long: resume with the last token")
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:

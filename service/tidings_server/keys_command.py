@@ -42,11 +42,9 @@ async def run(
 ) -> None:
     """Raises Refused, and Failure STORE_UNAVAILABLE."""
     async with opened_store(_reachable(config), system_clock, Limits()) as store:
-        deployment = await store.prepare()
-        if config.secret is not None:
-            deployment = deployment.with_secret(config.secret.get_secret_value().encode())
+        deployment = (await store.prepare()).with_secrets(config.secrets)
         if action == "create":
-            print(await ApiKeys(store.keys, deployment.secret, system_clock).create(project, scopes))  # noqa: T201
+            print(await ApiKeys(store.keys, deployment.secrets, system_clock).create(project, scopes))  # noqa: T201
         elif action == "list":
             await _print_keys(store.keys)
         else:

@@ -34,4 +34,9 @@ class Limits:
     watch_queue_max: int = 1_024
     watch_page_size: int = 200
     watch_stall_seconds: float = 60.0
+    watch_age_seconds: float = 3600.0
     catch_up_streams_max: int = 2
+    snapshot_pages_at_once_max: int = 8
+    ring_changes_max: int = 10_000
+    ring_bytes_max: int = 64 * 1024 * KIB
+    ring_age_seconds: float = 600.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -27,16 +28,20 @@ class Seal:
     AES-SIV (RFC 5297) needs no nonce, so there is none to repeat however many tokens are made.
     """
 
-    def __init__(self, secret: bytes, purpose: str) -> None:
-        self._cipher = AESSIV(derived_key(secret, purpose, 64))
+    def __init__(self, secrets: Sequence[bytes], purpose: str) -> None:
+        """Seals with the first secret and opens with any."""
+        self._ciphers = [AESSIV(derived_key(secret, purpose, 64)) for secret in secrets]
 
     def seal(self, content: bytes, context: Sequence[bytes]) -> str:
-        return base64.urlsafe_b64encode(self._cipher.encrypt(content, list(context))).decode().rstrip("=")
+        return base64.urlsafe_b64encode(self._ciphers[0].encrypt(content, list(context))).decode().rstrip("=")
 
     def open(self, token: str, context: Sequence[bytes]) -> bytes:
-        """What was sealed. Raises BrokenSeal if it was not sealed with this secret, purpose and context."""
+        """What was sealed. Raises BrokenSeal if it was not sealed with these secrets, purpose and context."""
         try:
             sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-            return self._cipher.decrypt(sealed, list(context))
-        except (binascii.Error, ValueError, InvalidTag) as error:
+        except (binascii.Error, ValueError) as error:
             raise BrokenSeal from error
+        for cipher in self._ciphers:
+            with suppress(ValueError, InvalidTag):
+                return cipher.decrypt(sealed, list(context))
+        raise BrokenSeal

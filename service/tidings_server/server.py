@@ -82,7 +82,7 @@ async def serve(config: Config, *, clock: Clock = system_clock, limits: Limits |
     async with opened_store(config, clock, limits) as store:
         server = Server(config, store, await _prepared(store, config), clock, limits)
         await server.check_exposure()
-        async with _background(server.hub.run(), server.hub.beat(), store.sweeper.run()):
+        async with _background(server.hub.run(), server.hub.canary.run(), store.sweeper.run()):
             await server.start()
             try:
                 await server.hub.heard()
@@ -115,7 +115,7 @@ class Server:
     def __init__(self, config: Config, store: Store, deployment: Deployment, clock: Clock, limits: Limits) -> None:
         self._config = config
         self.store = store
-        self.api_keys = ApiKeys(store.keys, deployment.secret, clock)
+        self.api_keys = ApiKeys(store.keys, deployment.secrets, clock)
         self.hub = Hub(store, limits)
         self.gate = Gate()
         self.port = 0
@@ -124,8 +124,8 @@ class Server:
         self._health = health.aio.HealthServicer()
         interceptor = Interceptor(self.gate, self._authenticator, self._admission, Checker(limits, clock), limits)
         self._grpc = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
-        watches = Watches(self.hub, store, Tokens(deployment.secret, deployment.name), clock, limits)
-        page_tokens = PageTokens(deployment.secret)
+        watches = Watches(self.hub, store, Tokens(deployment.secrets, deployment.name), clock, limits)
+        page_tokens = PageTokens(deployment.secrets)
         events = EventService(store.events, watches, page_tokens, clock, limits)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(events, self._grpc)
         task_service_pb2_grpc.add_TaskServiceServicer_to_server(TaskService(store.events, watches), self._grpc)
@@ -214,7 +214,7 @@ async def _prepared(store: Store, config: Config) -> Deployment:
             log.warning("waiting for the store")
             await asyncio.sleep(PREPARE_RETRY_SECONDS)
         else:
-            return deployment.with_secret(config.secret.get_secret_value().encode()) if config.secret else deployment
+            return deployment.with_secrets(config.secrets)
 
 
 @asynccontextmanager
@@ -226,4 +226,6 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(ended, asyncio.CancelledError):
+                log.error("what should have gone on in the background had ended", exc_info=ended)

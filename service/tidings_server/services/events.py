@@ -24,7 +24,6 @@ from tidings.v1.event_service_pb2 import (
     ListEventsRequest,
     ListEventsResponse,
     WatchEventRequest,
-    WatchEventResponse,
 )
 from tidings.v1.event_service_pb2_grpc import EventServiceServicer
 from tidings_server.auth import CALLER
@@ -94,7 +93,7 @@ class EventService(EventServiceServicer):
         await self._events.change(CALLER.get().project, request.event_id, mutation)
         return DeleteEventResponse()
 
-    async def WatchEvent(self, request: WatchEventRequest, context: Context) -> AsyncIterator[WatchEventResponse]:
+    async def WatchEvent(self, request: WatchEventRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
         async for message in self._watches.open(CALLER.get().project, request):
             yield message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 
 from tidings.v1.event_service_pb2 import ListEventsRequest
 from tidings.v1.mission_service_pb2 import ListMissionsRequest
@@ -18,8 +19,8 @@ ListRequest = ListEventsRequest | ListMissionsRequest | ListRunsRequest
 class PageTokens:
     """Makes and reads the tokens of one deployment."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._seal = Seal(secret, "page-token")
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._seal = Seal(secrets, "page-token")
 
     def write(self, key: Key | None, project: str, request: ListRequest) -> str:
         """The token of the page after a key; empty if there is none."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from time import monotonic
 from typing import Any, Final
 
 from bson.timestamp import Timestamp as ClusterTime
@@ -17,7 +19,7 @@ from tidings.v1.event_service_pb2 import (
 )
 from tidings.v1.mission_pb2 import Mission
 from tidings.v1.task_pb2 import TASK_STATE_UNSPECIFIED
-from tidings_server.change import LAST_OF_ITS_TIME, Change, HistoryLost, Position
+from tidings_server.change import LAST_OF_ITS_TIME, Change, Checkpoint, HistoryLost, Position
 from tidings_server.errors import store_unavailable
 from tidings_server.event_record import EVENT
 from tidings_server.lifecycle import state_before
@@ -37,6 +39,11 @@ from tidings_server.store.documents import EVENTS, MISSIONS, RUNS
 from tidings_server.store.fields import Codec, CorruptDocument, id_parts
 
 AWAIT_MILLISECONDS: Final = 500
+_NOWHERE: Final = Position(0, 0, 0)
+PAUSE_SECONDS_MAX: Final = 5.0
+"""After a longer pause a stream is begun anew: the embedded store passes over what it forgot meanwhile without a word,
+and only at the beginning of a stream does it show whether it still has the change that was read last.
+"""
 
 _RECORDS: Final[Mapping[str, tuple[str, Codec[Any]]]] = {
     EVENTS_COLLECTION: (EVENT.noun, EVENTS),
@@ -61,26 +68,31 @@ _PIPELINE: Final = [
 ]
 
 
-async def read_changes(database: Database, after: Position) -> AsyncGenerator[Change | None]:
-    """Yield every change after a position, in order, and None whenever there is none for a while. Never ends.
+async def read_changes(database: Database, after: Checkpoint | Position | None = None) -> AsyncGenerator[Change | None]:
+    """Yield every change after a place, in order, and None whenever there is none for a while. Never ends.
 
-    Only what a majority of the nodes has stored is told, so that nothing told is ever taken back.
+    Without a place it begins with what changes after the first answer, whatever that is. Only what a majority of the
+    nodes has stored is told, so that nothing told is ever taken back.
 
-    Raises HistoryLost if the store no longer has the changes after the position (begin anew), and Failure
-    STORE_UNAVAILABLE if it does not answer (go on from the last position).
+    Raises HistoryLost if the store no longer has the changes after the place (begin anew), and Failure
+    STORE_UNAVAILABLE if it does not answer (go on from the last change).
     """
-    start = ClusterTime(after.seconds, after.increment)
     stream = database.watch(
         _PIPELINE,
         full_document="updateLookup",  # only for records that a person has edited: we replace whole documents
-        start_at_operation_time=start,
         max_await_time_ms=AWAIT_MILLISECONDS,
+        **_start(after),
     )
-    position = Position(start.time, start.inc, -1)
-    must_begin_there = after.ordinal != LAST_OF_ITS_TIME
+    # A stream that starts at a cluster time gives all changes of that time again.
+    position = after.position if isinstance(after, Checkpoint) else (after or _NOWHERE)._replace(ordinal=-1)
+    must_begin_there = isinstance(after, Position) and after.ordinal != LAST_OF_ITS_TIME
+    heard_at = monotonic()
     try:
         while True:
             document = await stream.try_next()
+            if monotonic() - heard_at > PAUSE_SECONDS_MAX:
+                raise store_unavailable()
+            heard_at = monotonic()
             if document is None:
                 if not bool(stream.alive):  # Motor types this property as a method
                     raise HistoryLost
@@ -88,11 +100,11 @@ async def read_changes(database: Database, after: Position) -> AsyncGenerator[Ch
                 continue
             position = _following(position, document["clusterTime"])
             # Where a change was it must still be: the embedded store begins after what it lost without a word.
-            if must_begin_there and position[:2] != after[:2]:
+            if must_begin_there and isinstance(after, Position) and position[:2] != after[:2]:
                 raise HistoryLost
             must_begin_there = False
-            if position > after:
-                yield _change(document, position)
+            if not isinstance(after, Position) or position > after:
+                yield replace(_change(document, position), checkpoint=Checkpoint(position, document["_id"]))
     except PyMongoError as error:
         if is_history_lost(error):
             raise HistoryLost from error
@@ -104,11 +116,18 @@ async def read_changes(database: Database, after: Position) -> AsyncGenerator[Ch
             await stream.close()
 
 
-def _following(last: Position, time: ClusterTime) -> Position:
-    """The position of the next change. Those of one transaction have one cluster time and are told apart by number.
+def _start(after: Checkpoint | Position | None) -> dict[str, Any]:
+    """Where to start, in the words of the driver."""
+    if isinstance(after, Checkpoint):
+        return {"start_after": after.token}
+    if isinstance(after, Position):
+        # The embedded store looks through all that it keeps for the place, with everybody else waiting.
+        return {"start_at_operation_time": ClusterTime(after.seconds, after.increment)}
+    return {}
 
-    A stream that starts at a cluster time gives all changes of that time, so the numbers are the same for everyone.
-    """
+
+def _following(last: Position, time: ClusterTime) -> Position:
+    """The position of the next change. Those of one transaction have one cluster time and are told apart by number."""
     if (time.time, time.inc) == (last.seconds, last.increment):
         return last._replace(ordinal=last.ordinal + 1)
     return Position(time.time, time.inc, 0)

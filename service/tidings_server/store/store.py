@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure
 
-from tidings_server.change import LAST_OF_ITS_TIME, Change, Position
+from tidings_server.change import LAST_OF_ITS_TIME, Change, Checkpoint, Position
 from tidings_server.clock import Clock
 from tidings_server.limits import Limits
 from tidings_server.store.changes import read_changes
@@ -18,7 +18,7 @@ from tidings_server.store.missions import MissionStore
 from tidings_server.store.run_log import RunLog
 from tidings_server.store.runs import RunStore
 from tidings_server.store.sweep import Sweeper
-from tidings_server.store.system import Deployment, load_deployment, write_canary
+from tidings_server.store.system import Deployment, load_deployment, read_checkpoint, write_canary
 
 
 class StoreRefused(Exception):
@@ -76,11 +76,15 @@ class Store:
         time = reply["operationTime"]
         return Position(time.time, time.inc, LAST_OF_ITS_TIME)
 
-    async def beat(self, name: str) -> None:
-        """Make a change without an event that carries a name."""
-        await write_canary(self._database, name)
+    async def beat(self, name: str, checkpoint: Checkpoint | None) -> None:
+        """Make a change without an event that carries a name, and keep a checkpoint with it."""
+        await write_canary(self._database, name, checkpoint)
 
-    def changes(self, after: Position) -> AsyncGenerator[Change | None]:
+    async def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that was kept last, by whatever server."""
+        return await read_checkpoint(self._database)
+
+    def changes(self, after: Checkpoint | Position | None = None) -> AsyncGenerator[Change | None]:
         """See `read_changes`."""
         return read_changes(self._database, after)
 

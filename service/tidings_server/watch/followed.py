@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from tidings.v1.event_pb2 import Event, StateTransition
-from tidings.v1.event_service_pb2 import EventChange, EventParent, WatchEventResponse
+from tidings.v1.event_service_pb2 import EventChange, EventParent
 from tidings.v1.run_pb2 import Run
-from tidings.v1.run_service_pb2 import RunChange, WatchRunResponse
+from tidings.v1.run_service_pb2 import RunChange
 from tidings.v1.task_pb2 import TaskStatus
 from tidings_server.event_record import check_parent
 from tidings_server.lifecycle import TERMINAL
-from tidings_server.store import EventStore, RunStore
+from tidings_server.store import RunStore
+from tidings_server.watch.bulk_reader import BulkReader
 from tidings_server.watch.state_watch import Followed
 
 
-def followed_event(
-    events: EventStore, project: str, event_id: str, parent: EventParent
-) -> Followed[Event, WatchEventResponse]:
+def followed_event(events: BulkReader, project: str, event_id: str, parent: EventParent) -> Followed[Event]:
     async def read() -> Event:
         event = await events.get(project, event_id)
         check_parent(event, parent)
@@ -29,7 +28,7 @@ def followed_event(
     )
 
 
-def followed_run(runs: RunStore, project: str, run_id: str) -> Followed[Run, WatchRunResponse]:
+def followed_run(runs: RunStore, project: str, run_id: str) -> Followed[Run]:
     return Followed(
         read=lambda: runs.get(project, run_id),
         is_final=lambda run: run.state in TERMINAL,

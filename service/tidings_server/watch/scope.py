@@ -92,10 +92,10 @@ class Selection:
         ids: dict[str, str] = {} if scope.kind == "project" else {scope.kind: scope.id}
         return Query(scope.project, types=sorted(self._types), states=sorted(self._states), ids=ids)
 
-    def fingerprint(self) -> list[bytes]:
+    def fingerprint(self) -> tuple[bytes, ...]:
         """What a resume token is bound to: the same for every way of writing the same selection."""
         parts = [*self.scope, ",".join(sorted(self._types)), ",".join(str(state) for state in sorted(self._states))]
-        return [part.encode() for part in parts]
+        return tuple(part.encode() for part in parts)
 
     def _type_passes(self, event: Event) -> bool:
         return not self._types or event.type in self._types

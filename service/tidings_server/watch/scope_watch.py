@@ -16,12 +16,10 @@ from tidings.v1.event_service_pb2 import (
     CHANGE_KIND_DELETED,
     CHANGE_KIND_INITIAL,
     CLOSING_REASON_DRAINING,
-    CLOSING_REASON_MAX_DURATION,
     CLOSING_REASON_SCOPE_GONE,
     HISTORY_LOSS_POLICY_FAIL,
     EventChange,
     WatchEventRequest,
-    WatchEventResponse,
 )
 from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.clock import Clock, to_millis
@@ -29,7 +27,7 @@ from tidings_server.limits import Limits
 from tidings_server.store import EventStore, Key
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Selection
-from tidings_server.watch.stream import Stream, after, draining, event_change, history_lost
+from tidings_server.watch.stream import Stream, draining, history_lost
 from tidings_server.watch.subscription import Draining, Subscription
 from tidings_server.watch.tail import Tail
 from tidings_server.watch.token import NOWHERE, Place
@@ -37,7 +35,7 @@ from tidings_server.watch.token import NOWHERE, Place
 _BEFORE_ALL: Final[Key] = (-1, 0, "")
 _AFTER_ALL: Final[Key] = (2**63, 0, "")
 
-Messages = AsyncGenerator[WatchEventResponse]
+Messages = AsyncGenerator[bytes]
 
 
 class _ScopeGone(Exception):
@@ -51,7 +49,7 @@ class ScopeWatch:
         self,
         selection: Selection,
         request: WatchEventRequest,
-        stream: Stream[WatchEventResponse],
+        stream: Stream,
         subscription: Subscription,
         hub: Hub,
         events: EventStore,
@@ -70,21 +68,28 @@ class ScopeWatch:
         self._limits = limits
         self._gone_at = gone_at
         self._tail = Tail(hub, selection, subscription, stream.resumed.position)
-        self._needs_snapshot = stream.resumed == NOWHERE and not request.live_only
+        self._told_up_to = _BEFORE_ALL if stream.resumed == NOWHERE else stream.resumed.told_up_to
+        """How far the snapshot has been told; None when there is nothing left of it to tell."""
+        if request.live_only:
+            self._told_up_to = None
 
     async def messages(self) -> Messages:
+        resumed = self._stream.resumed.position
         try:
             while not self._stream.is_over:
                 try:
+                    await self._check_past(resumed)
                     async for message in self._told_from_start():
                         yield message
                 except HistoryLost:
                     if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
                         raise history_lost() from None
                     yield self._stream.reset()
+                    resumed = None
                     self._tail = Tail(self._hub, self._selection, self._subscription, None)
-                    self._needs_snapshot = True
-            yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+                    self._told_up_to = _BEFORE_ALL
+            for message in self._stream.end(self._place):
+                yield message
         except _ScopeGone:
             yield self._stream.closing(self._place, CLOSING_REASON_SCOPE_GONE)
         except Draining:
@@ -95,18 +100,16 @@ class ScopeWatch:
 
     @property
     def _place(self) -> Place:
-        return NOWHERE if self._needs_snapshot else after(self._tail.position)
+        return self._after(self._tail.position)
+
+    def _after(self, position: Position) -> Place:
+        return Place(position, told_up_to=self._told_up_to)
 
     async def _told_from_start(self) -> Messages:
-        if self._needs_snapshot:
-            async for message in self._snapshot():
-                yield message
-            self._needs_snapshot = False
-        else:
-            async for message in self._missed():
-                yield message
-            if self._stream.is_over:
-                return
+        async for message in self._snapshot() if self._told_up_to else self._missed():
+            yield message
+        if self._stream.is_over:
+            return
         yield self._stream.synced(self._place)
         while not self._stream.is_over:
             change = await self._next()
@@ -133,25 +136,33 @@ class ScopeWatch:
             raise _ScopeGone
         return await self._tail.next(min(self._stream.due, self._gone_at), target)
 
+    async def _check_past(self, resumed: Position | None) -> None:
+        """Raise HistoryLost if the place resumed from has not been yet: the store was restored from an older copy."""
+        if resumed is not None and resumed > self._hub.newest and resumed > await self._hub.barrier():
+            raise HistoryLost
+
     async def _snapshot(self) -> Messages:
-        """Tell every matching event as it is, exact at the tail's position when done."""
-        query, told_up_to = self._selection.query(), _BEFORE_ALL
-        while told_up_to != _AFTER_ALL:
+        """Tell every matching event as it is, from where this was begun, exact at the tail's position when done."""
+        query = self._selection.query()
+        while (told_up_to := self._told_up_to) is not None and not self._stream.is_over:
             start = None if told_up_to == _BEFORE_ALL else told_up_to
-            page = await self._events.page(query, after=start, limit=self._limits.watch_page_size)
+            async with self._hub.snapshot_turn:
+                page = await self._events.page(query, after=start, limit=self._limits.watch_page_size)
             page_end = page.next or _AFTER_ALL
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
-                yield self._stream.unreadable(NOWHERE, event_id)
+                yield self._stream.unreadable(self._place, event_id)
             async for change in self._tail.up_to(await self._hub.barrier()):
                 if change.event is None or self._key(change.event) <= told_up_to:
                     yield self._told(change)
                 elif self._key(change.event) <= page_end:
                     self._apply(change, items)
+            now = self._tail.position
             for event in sorted(items.values(), key=self._key):
                 if to_millis(event.expire_time) > self._clock():
-                    yield self._stream.change(NOWHERE, EventChange(kind=CHANGE_KIND_INITIAL, event=event))
-            told_up_to = page_end
+                    self._told_up_to = self._key(event)
+                    yield self._stream.change(self._after(now), EventChange(kind=CHANGE_KIND_INITIAL, event=event))
+            self._told_up_to = page.next
 
     def _apply(self, change: Change, items: dict[str, Event]) -> None:
         """Roll a page forward by one change. What comes after the page is left to the page that will hold it."""
@@ -167,10 +178,10 @@ class ScopeWatch:
     def _key(self, event: Event) -> Key:
         return self._events.key_of(self._selection.scope.project, event)
 
-    def _told(self, change: Change) -> WatchEventResponse:
+    def _told(self, change: Change) -> bytes:
         if change.ends_scope:
             raise _ScopeGone
-        place = NOWHERE if self._needs_snapshot else after(change.position)
+        place = self._after(change.position)
         if change.event is None:
             return self._stream.unreadable(place, change.unreadable_id)
-        return self._stream.change(place, event_change(change))
+        return self._stream.told(place, change)

@@ -20,7 +20,6 @@ from tidings.v1.event_service_pb2 import (
     CHANGE_KIND_INITIAL,
     CHANGE_KIND_UPDATED,
     CLOSING_REASON_DRAINING,
-    CLOSING_REASON_MAX_DURATION,
     CLOSING_REASON_TERMINAL,
     HISTORY_LOSS_POLICY_FAIL,
     ChangeKind,
@@ -35,7 +34,7 @@ from tidings_server.clock import Clock, to_millis
 from tidings_server.errors import Failure
 from tidings_server.lifecycle import state_before
 from tidings_server.limits import Limits
-from tidings_server.watch.stream import M, Stream, WatchRequest, draining, history_lost
+from tidings_server.watch.stream import Stream, WatchRequest, draining, history_lost
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Place
 
@@ -47,7 +46,7 @@ _GONE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Followed(Generic[S, M]):
+class Followed(Generic[S]):
     """What is particular about following an event or a run."""
 
     read: Callable[[], Awaitable[S]]
@@ -60,14 +59,14 @@ class Followed(Generic[S, M]):
     """What is known of it at a transition."""
 
 
-class StateWatch(Generic[S, M]):
+class StateWatch(Generic[S]):
     """Follows one event or one run. `messages` may be called once."""
 
     def __init__(
         self,
-        followed: Followed[S, M],
+        followed: Followed[S],
         request: WatchRequest,
-        stream: Stream[M],
+        stream: Stream,
         subscription: Subscription,
         clock: Clock,
         limits: Limits,
@@ -84,7 +83,7 @@ class StateWatch(Generic[S, M]):
         """What was told last."""
         self._gone = False
 
-    async def messages(self) -> AsyncGenerator[M]:
+    async def messages(self) -> AsyncGenerator[bytes]:
         resource = await self._followed.read()
         if isinstance(self._request, WatchEventRequest) and self._request.live_only:
             self._seen, self._created = resource.revision, to_millis(resource.create_time)
@@ -99,13 +98,14 @@ class StateWatch(Generic[S, M]):
                 yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
                 raise draining() from None
             if self._stream.is_over:
-                yield self._stream.closing(self._place, CLOSING_REASON_MAX_DURATION)
+                for message in self._stream.end(self._place):
+                    yield message
                 return
             if self._stream.needs_bookmark:
                 yield self._stream.bookmark(self._place)
         yield self._stream.closing(self._place, CLOSING_REASON_TERMINAL)
 
-    async def _next(self) -> AsyncGenerator[M]:
+    async def _next(self) -> AsyncGenerator[bytes]:
         """Tell the next change, or what the event has become if none was heard."""
         heard = True
         change = None
@@ -139,7 +139,7 @@ class StateWatch(Generic[S, M]):
             return inf
         return monotonic() + (to_millis(self._now.expire_time) - self._clock()) / 1000
 
-    async def _read_again(self) -> AsyncGenerator[M]:
+    async def _read_again(self) -> AsyncGenerator[bytes]:
         """Tell what happened while the changes were not heard, or the end that has come by itself."""
         try:
             resource = await self._followed.read()
@@ -153,15 +153,24 @@ class StateWatch(Generic[S, M]):
         for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
             yield message
 
-    def _tell(self, change: Change) -> Iterator[M]:
+    def _tell(self, change: Change) -> Iterator[bytes]:
         """Tell a change from the hub, unless it was told already."""
         if change.resource is None:
             yield self._stream.unreadable(self._place, change.unreadable_id)
+        elif self._is_next(change):
+            self._gone = change.kind == CHANGE_KIND_DELETED
+            self._now, self._seen = cast("S", change.resource), change.resource.revision
+            yield self._stream.told(self._place, change)
         elif change.resource.revision > self._seen:
             self._gone = change.kind == CHANGE_KIND_DELETED
             yield from self._tell_up_to(cast("S", change.resource), change.kind)
 
-    def _tell_up_to(self, resource: S, kind: ChangeKind.ValueType) -> Iterator[M]:
+    def _is_next(self, change: Change) -> bool:
+        """Whether a change of the resource comes right after what was told last."""
+        resource = cast("S", change.resource)
+        return resource.revision == self._seen + 1 and to_millis(resource.create_time) == self._created
+
+    def _tell_up_to(self, resource: S, kind: ChangeKind.ValueType) -> Iterator[bytes]:
         """Tell what the resource has become, and before that the changes of its state since the revision told last."""
         if self._seen and self._is_history_lost(resource):
             if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
@@ -186,12 +195,12 @@ class StateWatch(Generic[S, M]):
         before: TaskState.ValueType = TASK_STATE_UNSPECIFIED,
         *,
         partial: bool = False,
-    ) -> M:
+    ) -> bytes:
         self._seen = resource.revision
         change = self._followed.message(kind, resource, previous_state=before, partial=partial)
         return self._stream.change(self._place, change)
 
-    def _end(self, kind: ChangeKind.ValueType) -> M:
+    def _end(self, kind: ChangeKind.ValueType) -> bytes:
         self._gone = True
         assert self._now is not None
         return self._stream.change(self._place, self._followed.message(kind, self._now))

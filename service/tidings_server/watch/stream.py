@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import random
+from collections.abc import Iterator
+from math import inf
 from time import monotonic
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
+
+from google.protobuf.message import Message
 
 from tidings.v1 import error_reason_pb2 as reasons
 from tidings.v1.event_service_pb2 import (
     CLOSING_REASON_DRAINING,
+    CLOSING_REASON_MAX_AGE,
+    CLOSING_REASON_MAX_DURATION,
     RESET_REASON_HISTORY_LOST,
     SOURCE_STATE_LIVE,
     SOURCE_STATE_STALLED,
@@ -24,24 +29,30 @@ from tidings.v1.event_service_pb2 import (
     WatchEventResponse,
 )
 from tidings.v1.run_service_pb2 import RunChange, WatchRunRequest, WatchRunResponse
-from tidings_server.change import Change, Position
+from tidings_server.change import Change
 from tidings_server.clock import to_duration, to_millis
 from tidings_server.errors import Failure
+from tidings_server.limits import Limits
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.token import NOWHERE, Place, Tokens
 
 HEARTBEAT_SECONDS_DEFAULT: Final = 15.0
-RECONNECT_AFTER_MILLISECONDS: Final = 500
+RECONNECT_MILLISECONDS: Final = 100
 
 WatchRequest = WatchEventRequest | WatchRunRequest
-M = TypeVar("M", bound=WatchEventResponse | WatchRunResponse)
 
 
-class Stream(Generic[M]):
-    """One watch as its caller sees it: makes the messages and knows when the next one is due."""
+class Stream:
+    """One watch as its caller sees it: makes the messages, encoded, and knows when the next one is due."""
 
     def __init__(
-        self, hub: Hub, tokens: Tokens, fingerprint: Sequence[bytes], request: WatchRequest, response: type[M]
+        self,
+        hub: Hub,
+        tokens: Tokens,
+        fingerprint: tuple[bytes, ...],
+        request: WatchRequest,
+        response: type[WatchEventResponse] | type[WatchRunResponse],
+        limits: Limits,
     ) -> None:
         """The messages are of the type `response`."""
         self._response = response
@@ -51,75 +62,73 @@ class Stream(Generic[M]):
         self._fingerprint = fingerprint
         self._heartbeat = _seconds(request, "heartbeat_interval") or HEARTBEAT_SECONDS_DEFAULT
         self._told_at = monotonic()
-        duration = _seconds(request, "max_duration")
-        self._end = monotonic() + duration if duration else float("inf")
+        self._end = monotonic() + (_seconds(request, "max_duration") or inf)
+        # Spread, or all that came at once would come again at once.
+        self._too_old = monotonic() + limits.watch_age_seconds * random.uniform(0.8, 1)  # noqa: S311
         self.resumed = tokens.read(request.resume_token, fingerprint) if request.resume_token else NOWHERE
 
     @property
     def due(self) -> float:
         """When, on the monotonic clock, something must be told or the stream must end."""
-        return min(self._told_at + self._heartbeat, self._end)
+        return min(self._told_at + self._heartbeat, self._end, self._too_old)
 
     @property
     def is_over(self) -> bool:
-        return monotonic() >= self._end
+        return monotonic() >= min(self._end, self._too_old)
 
     @property
     def needs_bookmark(self) -> bool:
         return monotonic() >= self._told_at + self._heartbeat
 
-    def change(self, place: Place, change: EventChange | RunChange) -> M:
+    def told(self, place: Place, change: Change) -> bytes:
+        """The message of a change as it was offered."""
+        self._told_at = monotonic()
+        # Two messages of protobuf in a row are one with the fields of both
+        # (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+        return change.encoded + self._token(place)
+
+    def change(self, place: Place, change: EventChange | RunChange) -> bytes:
         return self._message(place, change=change)
 
-    def unreadable(self, place: Place, resource_id: str) -> M:
+    def unreadable(self, place: Place, resource_id: str) -> bytes:
         return self._message(place, unreadable=Unreadable(**{self._id_name: resource_id}))
 
-    def synced(self, place: Place) -> M:
+    def synced(self, place: Place) -> bytes:
         return self._message(place, synced=Synced())
 
-    def bookmark(self, place: Place) -> M:
+    def bookmark(self, place: Place) -> bytes:
         state = SOURCE_STATE_LIVE if self._hub.is_live else SOURCE_STATE_STALLED
         lag = to_duration(int(self._hub.lag_seconds * 1000))
         return self._message(place, bookmark=Bookmark(source_lag=lag, source_state=state))
 
-    def reset(self) -> M:
+    def reset(self) -> bytes:
         return self._message(NOWHERE, reset=Reset(reason=RESET_REASON_HISTORY_LOST))
 
-    def closing(self, place: Place, reason: ClosingReason.ValueType) -> M:
+    def closing(self, place: Place, reason: ClosingReason.ValueType) -> bytes:
         closing = Closing(reason=reason)
-        if reason == CLOSING_REASON_DRAINING:
-            closing.reconnect_after.CopyFrom(to_duration(RECONNECT_AFTER_MILLISECONDS))
+        if reason in {CLOSING_REASON_DRAINING, CLOSING_REASON_MAX_AGE}:
+            # Spread, so that those who leave together do not arrive together.
+            spread = RECONNECT_MILLISECONDS + self._hub.watchers
+            closing.reconnect_after.CopyFrom(to_duration(random.randrange(RECONNECT_MILLISECONDS, 2 * spread)))  # noqa: S311
         return self._message(place, closing=closing)
 
-    def _message(
-        self,
-        place: Place,
-        *,
-        change: Any = None,  # an EventChange or a RunChange, as the response has
-        synced: Synced | None = None,
-        bookmark: Bookmark | None = None,
-        reset: Reset | None = None,
-        closing: Closing | None = None,
-        unreadable: Unreadable | None = None,
-    ) -> M:
+    def end(self, place: Place) -> Iterator[bytes]:
+        """The last message of a stream that is over. Raises Failure WATCH_MAX_AGE unless its caller asked for it."""
+        if monotonic() >= self._end:
+            yield self.closing(place, CLOSING_REASON_MAX_DURATION)
+        else:
+            yield self.closing(place, CLOSING_REASON_MAX_AGE)
+            raise Failure(
+                reasons.ERROR_REASON_WATCH_MAX_AGE, "the watch has been open for long: resume with the last token"
+            )
+
+    def _message(self, place: Place, **message: Message) -> bytes:
         self._told_at = monotonic()
-        return self._response(
-            resume_token=self._tokens.write(place, self._fingerprint),
-            change=change,
-            synced=synced,
-            bookmark=bookmark,
-            reset=reset,
-            closing=closing,
-            unreadable=unreadable,
-        )
+        encoded: bytes = self._response(**message).SerializeToString()  # type: ignore[arg-type]
+        return encoded + self._token(place)
 
-
-def event_change(change: Change) -> EventChange:
-    return EventChange(kind=change.kind, event=change.event, previous_state=change.previous_state)
-
-
-def after(position: Position) -> Place:
-    return Place(position=position)
+    def _token(self, place: Place) -> bytes:
+        return self._response(resume_token=self._tokens.write(place, self._fingerprint)).SerializeToString()
 
 
 def draining() -> Failure:
@@ -131,19 +140,6 @@ def history_lost() -> Failure:
         reasons.ERROR_REASON_HISTORY_LOST,
         "changes since the resume token are no longer stored: begin without one",
     )
-
-
-async def ended_when_stalled(messages: AsyncGenerator[M], stall_seconds: float) -> AsyncGenerator[M]:
-    """The same messages, ended with WATCHER_STALLED when the reader took that long to take one."""
-    async with aclosing(messages):
-        async for message in messages:
-            offered_at = monotonic()
-            yield message
-            if monotonic() - offered_at > stall_seconds:
-                raise Failure(
-                    reasons.ERROR_REASON_WATCHER_STALLED,
-                    f"no message was taken for {stall_seconds:.0f} seconds: resume with the last token",
-                )
 
 
 def _seconds(request: WatchRequest, name: str) -> float:

@@ -1,4 +1,4 @@
-"""The changes of a selection after a position: from the hub, or from the store for one who has fallen behind."""
+"""The changes of a selection after a position: from the hub, or from its past for one who has fallen behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tail:
         self._matches = selection.tells_of_scope()
         self._subscription = subscription
         self._given = after or subscription.start
-        self._catching_up: AsyncGenerator[Change | None] | None = None
+        self._missed: AsyncGenerator[Change] | None = None
 
     @property
     def position(self) -> Position:
@@ -53,9 +53,9 @@ class Tail:
                 yield change
 
     async def aclose(self) -> None:
-        if self._catching_up is not None:
-            await self._catching_up.aclose()
-            self._catching_up = None
+        if self._missed is not None:
+            await self._missed.aclose()
+            self._missed = None
 
     @property
     def is_behind(self) -> bool:
@@ -65,10 +65,10 @@ class Tail:
         try:
             change = await self._subscription.next(until)
         except Lagged:
-            self._subscription.begin_again(self._hub.position)
+            self._subscription.begin_again(self._hub.newest)
             return None
         except HistoryLost:
-            self._subscription.begin_again(self._hub.position)
+            self._subscription.begin_again(self._hub.newest)
             raise
         if change is None or change.position <= self._given:
             return None
@@ -76,13 +76,13 @@ class Tail:
         return change
 
     async def _caught_up(self, until: float) -> Change | None:
-        """One step through the store's changes: a matching one, or None."""
+        """One step through what was missed: a matching change, or None."""
         self._subscription.end_if_draining()
-        if self._catching_up is None:
-            self._catching_up = self._hub.catch_up(self._given, self._subscription.start)
+        if self._missed is None:
+            self._missed = self._hub.missed(self._given, self._subscription.start, self._matches)
         try:
             async with asyncio.timeout(max(0, until - monotonic())):
-                change = await anext(self._catching_up)
+                change = await anext(self._missed)
         except (TimeoutError, StopAsyncIteration, Failure, HistoryLost) as end:
             await self.aclose()
             if isinstance(end, Failure | HistoryLost):
@@ -90,9 +90,7 @@ class Tail:
             if isinstance(end, StopAsyncIteration):
                 self._given = self._subscription.start
             return None
-        if change is None:
-            return None
         self._given = change.position
         if not self.is_behind:
             await self.aclose()
-        return change if self._matches(change) else None
+        return change if change.is_telling else None

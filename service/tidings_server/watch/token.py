@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from tidings.v1 import error_reason_pb2 as reasons
 from tidings_server.change import Position
 from tidings_server.errors import Failure, Violation
 from tidings_server.sealing import BrokenSeal, Seal
+from tidings_server.store import Key
 
-_LAYOUT: Final = struct.Struct(">BIIiqq")
-_VERSION: Final = 1
+_LAYOUT: Final = struct.Struct(">BIIiqqqq")
+_VERSION: Final = 2
+_NONE: Final = -1
+REMEMBERED_TOKENS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a watch was: after a change of the deployment, or for one event after one of its revisions.
-
-    Before the snapshot of a watch was complete it has no place yet: then all are None.
-    """
+    """Where a watch was: after a change of the deployment, or for one event or run after one of its revisions."""
 
     position: Position | None = None
     revision: int | None = None
     create_time: int | None = None
     """Of the one event, in milliseconds: another event with its id has another."""
+    told_up_to: Key | None = None
+    """How far the snapshot had been told at the position; None when it was complete, or there was none."""
 
 
 NOWHERE: Final = Place()
@@ -35,30 +38,35 @@ NOWHERE: Final = Place()
 class Tokens:
     """Makes and reads the tokens of one deployment."""
 
-    def __init__(self, secret: bytes, deployment: str) -> None:
-        self._seal = Seal(secret, "resume-token")
+    def __init__(self, secrets: Sequence[bytes], deployment: str) -> None:
+        self._seal = Seal(secrets, "resume-token")
         self._deployment = deployment.encode()
+        # Those who watch the same thing are told the same change with the same token.
+        self.write: Final = lru_cache(REMEMBERED_TOKENS)(self._write)
 
-    def write(self, place: Place, fingerprint: Sequence[bytes]) -> str:
+    def _write(self, place: Place, fingerprint: tuple[bytes, ...]) -> str:
         position = place.position or Position(0, 0, 0)
-        of_event = (-1 if each is None else each for each in (place.revision, place.create_time))
-        content = _LAYOUT.pack(_VERSION, *position, *of_event)
+        create_time, sequence, document_id = place.told_up_to or (_NONE, _NONE, "")
+        of_event = (_NONE if each is None else each for each in (place.revision, place.create_time))
+        content = _LAYOUT.pack(_VERSION, *position, *of_event, create_time, sequence) + str(document_id).encode()
         return self._seal.seal(content, [self._deployment, *fingerprint])
 
-    def read(self, token: str, fingerprint: Sequence[bytes]) -> Place:
+    def read(self, token: str, fingerprint: tuple[bytes, ...]) -> Place:
         """Raises Failure RESUME_TOKEN_INVALID if the token was not made here for this watch."""
         try:
-            version, *content = _LAYOUT.unpack(self._seal.open(token, [self._deployment, *fingerprint]))
+            content = self._seal.open(token, [self._deployment, *fingerprint])
+            version, *numbers = _LAYOUT.unpack_from(content)
         except (BrokenSeal, struct.error) as error:
             raise _invalid() from error
         if version != _VERSION:
             raise _invalid()
-        *position, revision, create_time = content
-        return Place(Position(*position) if any(position) else None, *_none_if_negative(revision, create_time))
-
-
-def _none_if_negative(*numbers: int) -> Iterator[int | None]:
-    return (None if number < 0 else number for number in numbers)
+        seconds, increment, ordinal, revision, create_time, *key = numbers
+        return Place(
+            Position(seconds, increment, ordinal) if seconds else None,
+            None if revision == _NONE else revision,
+            None if create_time == _NONE else create_time,
+            None if key[1] == _NONE else (*key, content[_LAYOUT.size :].decode()),
+        )
 
 
 def _invalid() -> Failure:

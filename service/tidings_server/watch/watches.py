@@ -16,12 +16,13 @@ from tidings_server.event_record import EVENT
 from tidings_server.limits import Limits
 from tidings_server.run_record import check_mission
 from tidings_server.store import Store
+from tidings_server.watch.bulk_reader import BulkReader
 from tidings_server.watch.followed import followed_event, followed_run
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Scope, Selection
 from tidings_server.watch.scope_watch import ScopeWatch
 from tidings_server.watch.state_watch import StateWatch
-from tidings_server.watch.stream import Stream, draining, ended_when_stalled
+from tidings_server.watch.stream import Stream, draining
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Tokens
 
@@ -33,49 +34,50 @@ class Watches:
         self._hub = hub
         self._store = store
         self._events = store.events
+        self._current = BulkReader(store.events)
         self._tokens = tokens
         self._clock = clock
         self._limits = limits
 
-    async def open(self, project: str, request: WatchEventRequest) -> AsyncGenerator[WatchEventResponse]:
+    async def open(self, project: str, request: WatchEventRequest) -> AsyncGenerator[bytes]:
         """The messages of a watch until its end.
 
         Raises Failure: EVENT_NOT_FOUND, EVENT_EXPIRED, RUN_NOT_FOUND, MISSION_NOT_FOUND, RESUME_TOKEN_INVALID,
-        HISTORY_LOST, DRAINING, WATCHER_STALLED, STORE_UNAVAILABLE.
+        HISTORY_LOST, DRAINING, WATCH_MAX_AGE, STORE_UNAVAILABLE.
         """
         selection = Selection(Scope.of(project, request), request.filter)
-        stream = Stream(self._hub, self._tokens, selection.fingerprint(), request, WatchEventResponse)
+        stream = Stream(self._hub, self._tokens, selection.fingerprint(), request, WatchEventResponse, self._limits)
         with self._hub.subscribe(selection.scope, selection.tells) as subscription:
             gone_at = await self._expiry(selection.scope, request.parent)
             messages = self._messages(selection, request, stream, subscription, gone_at)
-            async with aclosing(ended_when_stalled(messages, self._limits.watch_stall_seconds)) as bounded:
-                async for message in bounded:
+            async with aclosing(messages):
+                async for message in messages:
                     yield message
 
-    async def open_run(self, project: str, request: WatchRunRequest) -> AsyncGenerator[WatchRunResponse]:
+    async def open_run(self, project: str, request: WatchRunRequest) -> AsyncGenerator[bytes]:
         """The messages of a watch of a run with its plan until its end. Raises Failure as `open`."""
         scope = Scope(project, "run", request.run_id)
-        fingerprint = [part.encode() for part in scope]
-        stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse)
+        fingerprint = tuple(part.encode() for part in scope)
+        stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse, self._limits)
         with self._hub.subscribe(scope, lambda _: True) as subscription:
             followed = followed_run(self._store.runs, project, request.run_id)
             watch = StateWatch(followed, request, stream, subscription, self._clock, self._limits)
-            async with aclosing(ended_when_stalled(watch.messages(), self._limits.watch_stall_seconds)) as bounded:
-                async for message in bounded:
+            async with aclosing(watch.messages()) as messages:
+                async for message in messages:
                     yield message
 
     def _messages(
         self,
         selection: Selection,
         request: WatchEventRequest,
-        stream: Stream[WatchEventResponse],
+        stream: Stream,
         subscription: Subscription,
         gone_at: float,
-    ) -> AsyncGenerator[WatchEventResponse]:
+    ) -> AsyncGenerator[bytes]:
         events, clock, limits = self._events, self._clock, self._limits
         scope = selection.scope
         if scope.kind == "event_id":
-            followed = followed_event(events, scope.project, scope.id, request.parent)
+            followed = followed_event(self._current, scope.project, scope.id, request.parent)
             return StateWatch(followed, request, stream, subscription, clock, limits).messages()
         watch = ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits, gone_at)
         return watch.messages()

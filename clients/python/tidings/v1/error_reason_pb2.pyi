@@ -87,7 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WATCH_LIMIT: _ErrorReason.ValueType  # 71
     """RESOURCE_EXHAUSTED. The project or the server has too many watches open. Retry after the RetryInfo."""
     ERROR_REASON_WATCHER_STALLED: _ErrorReason.ValueType  # 72
-    """RESOURCE_EXHAUSTED. The watcher has not taken a message for 60 seconds. Resume with the last token."""
+    """RESOURCE_EXHAUSTED. The watcher has not taken a message for 60 seconds. Resume with the last token, after the
+    RetryInfo.
+    """
     ERROR_REASON_RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 73
     """RESOURCE_EXHAUSTED. In a batch: the response was full before this item. Ask for it again."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 80
@@ -98,6 +100,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE. The server is shutting down. Retry, after the RetryInfo, on another one."""
     ERROR_REASON_NOT_READY: _ErrorReason.ValueType  # 82
     """UNAVAILABLE. The server is starting. Retry after the RetryInfo."""
+    ERROR_REASON_WATCH_MAX_AGE: _ErrorReason.ValueType  # 83
+    """UNAVAILABLE. The watch has been open for about an hour, and is moved so that watches spread over the servers.
+    Resume with the last token, after the RetryInfo.
+    """
     ERROR_REASON_CORRUPT_RECORD: _ErrorReason.ValueType  # 90
     """DATA_LOSS. The stored record cannot be read. Metadata: `event_id`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 100
@@ -177,7 +183,9 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 70
 ERROR_REASON_WATCH_LIMIT: ErrorReason.ValueType  # 71
 """RESOURCE_EXHAUSTED. The project or the server has too many watches open. Retry after the RetryInfo."""
 ERROR_REASON_WATCHER_STALLED: ErrorReason.ValueType  # 72
-"""RESOURCE_EXHAUSTED. The watcher has not taken a message for 60 seconds. Resume with the last token."""
+"""RESOURCE_EXHAUSTED. The watcher has not taken a message for 60 seconds. Resume with the last token, after the
+RetryInfo.
+"""
 ERROR_REASON_RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 73
 """RESOURCE_EXHAUSTED. In a batch: the response was full before this item. Ask for it again."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 80
@@ -188,6 +196,10 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 81
 """UNAVAILABLE. The server is shutting down. Retry, after the RetryInfo, on another one."""
 ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 82
 """UNAVAILABLE. The server is starting. Retry after the RetryInfo."""
+ERROR_REASON_WATCH_MAX_AGE: ErrorReason.ValueType  # 83
+"""UNAVAILABLE. The watch has been open for about an hour, and is moved so that watches spread over the servers.
+Resume with the last token, after the RetryInfo.
+"""
 ERROR_REASON_CORRUPT_RECORD: ErrorReason.ValueType  # 90
 """DATA_LOSS. The stored record cannot be read. Metadata: `event_id`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 100

@@ -174,6 +174,8 @@ class _ClosingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Closing
     """The request's `max_duration` is over. Status OK."""
     CLOSING_REASON_SCOPE_GONE: _ClosingReason.ValueType  # 4
     """The run or the mission that was watched is gone, and with it its events: it was deleted, or has expired. Status OK."""
+    CLOSING_REASON_MAX_AGE: _ClosingReason.ValueType  # 5
+    """The watch has been open for about an hour. Status UNAVAILABLE; resume, perhaps on another server."""
 
 class ClosingReason(_ClosingReason, metaclass=_ClosingReasonEnumTypeWrapper):
     """ClosingReason is why a stream ends."""
@@ -188,6 +190,8 @@ CLOSING_REASON_MAX_DURATION: ClosingReason.ValueType  # 3
 """The request's `max_duration` is over. Status OK."""
 CLOSING_REASON_SCOPE_GONE: ClosingReason.ValueType  # 4
 """The run or the mission that was watched is gone, and with it its events: it was deleted, or has expired. Status OK."""
+CLOSING_REASON_MAX_AGE: ClosingReason.ValueType  # 5
+"""The watch has been open for about an hour. Status UNAVAILABLE; resume, perhaps on another server."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
 @_typing.final
@@ -767,8 +771,8 @@ class WatchEventResponse(_message.Message):
     CLOSING_FIELD_NUMBER: _builtins.int
     UNREADABLE_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Give it as WatchEventRequest.resume_token to go on right after this message. Opaque, and valid as long as the
-    store keeps the changes since. Before `synced` it begins the snapshot again.
+    """Give it as WatchEventRequest.resume_token to go on right after this message, also within a snapshot. Opaque, and
+    valid as long as the store keeps the changes since.
     """
     @_builtins.property
     def change(self) -> Global___EventChange:

@@ -1,0 +1,93 @@
+"""The canary: a document rewritten every few seconds, whose changes show that the store lives and what has been seen.
+
+It keeps a quiet change stream moving, and it marks a position that certainly comes after what was written before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from time import monotonic
+from typing import Final
+
+from tidings_server.change import Change, Checkpoint, Position
+from tidings_server.errors import Failure, store_unavailable
+from tidings_server.store import Store
+
+CANARY_SECONDS: Final = 2.0
+BARRIER_SECONDS: Final = 2.0
+CHECKPOINTS: Final = 10
+"""How many beats old the checkpoint is that is kept in the store: from there a server that starts fills its memory."""
+
+
+class Canary:
+    """Writes beats, and tells those who wait when one that was written for them has been seen."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[Position]] = []
+        self._beats: dict[str, list[asyncio.Future[Position]]] = {}
+        self._checkpoints: deque[Checkpoint] = deque(maxlen=CHECKPOINTS)
+        self._next_checkpoint = 0.0
+
+    async def run(self) -> None:
+        """Rewrite the canary, on time and for whoever waits for it, until cancelled."""
+        while True:
+            waiting, self._waiting = self._waiting, []
+            self._wanted.clear()
+            await self._beat_for(waiting)
+            if not self._waiting:
+                await self._until_wanted()
+
+    async def barrier(self) -> Position:
+        """A position after every write acknowledged before the call, when all changes up to it have been seen.
+
+        Raises Failure STORE_UNAVAILABLE if that takes too long.
+        """
+        passed: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self._waiting.append(passed)
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(BARRIER_SECONDS):
+                return await passed
+        except TimeoutError:
+            raise store_unavailable() from None
+
+    def seen(self, change: Change) -> None:
+        """A change has been seen, and every change before it."""
+        if not change.beat:
+            return
+        for passed in self._beats.pop(change.beat, ()):
+            if not passed.done():
+                passed.set_result(change.position)
+        if change.checkpoint is not None and monotonic() >= self._next_checkpoint:
+            self._checkpoints.append(change.checkpoint)
+            self._next_checkpoint = monotonic() + CANARY_SECONDS
+
+    def begin_again(self) -> None:
+        """Write new beats for those who wait: the ones written until now will not be seen."""
+        self._checkpoints.clear()
+        self._waiting += [passed for waiting in self._beats.values() for passed in waiting]
+        self._beats.clear()
+        self._wanted.set()
+
+    async def _beat_for(self, waiting: list[asyncio.Future[Position]]) -> None:
+        name = uuid.uuid4().hex
+        self._beats[name] = waiting
+        try:
+            await self._store.beat(name, self._checkpoints[0] if self._checkpoints else None)
+        except Failure as failure:
+            self._beats.pop(name, None)
+            for passed in waiting:
+                if not passed.done():
+                    passed.set_exception(failure)
+
+    async def _until_wanted(self) -> None:
+        try:
+            async with asyncio.timeout(CANARY_SECONDS):
+                await self._wanted.wait()
+        except TimeoutError:
+            # Beats that were written and never heard of went with the stream that should have told them.
+            self._beats.clear()

@@ -1,0 +1,156 @@
+"""Changes from before the ring, read from the store once for all who are that far behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import structlog
+
+from tidings_server.change import Change, HistoryLost, Position
+from tidings_server.errors import Failure
+from tidings_server.limits import Limits
+from tidings_server.store import Store
+
+log = structlog.get_logger()
+
+
+class _Laggard:
+    """One who is behind: the matching changes read so far, and how far that is."""
+
+    def __init__(self, after: Position, up_to: Position, matches: Callable[[Change], bool], queue_max: int) -> None:
+        self.position = after
+        self.is_served = False
+        """Whether a stream reads for it, or will."""
+        self._up_to = up_to
+        self._matches = matches
+        self._queue: deque[Change] = deque()
+        self._queue_max = queue_max
+        self._trouble: Exception | None = None
+        self._wake = asyncio.Event()
+
+    def offer(self, change: Change) -> None:
+        """Take the change, or none from here on if there is no room for it."""
+        if not self.is_served or change.position <= self.position:
+            return
+        if self._matches(change):
+            if len(self._queue) >= self._queue_max:
+                self.is_served = False
+                return
+            self._queue.append(change)
+            self._wake.set()
+        self.position = change.position
+        if self.position >= self._up_to:
+            self.is_served = False
+            self._wake.set()
+
+    def fail(self, trouble: Exception) -> None:
+        self.is_served = False
+        self._trouble = trouble
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Let it say how far it is."""
+        self._wake.set()
+
+    @property
+    def needs_more(self) -> bool:
+        return not self.is_served and not self._queue and self._trouble is None and self.position < self._up_to
+
+    async def next(self) -> Change | None:
+        """The next matching change, one that only says how far this is, or None at the end. Raises what went wrong."""
+        if self.is_served and not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+        if self._queue:
+            return self._queue.popleft()
+        if self._trouble is not None:
+            raise self._trouble
+        return Change(self.position) if self.is_served else None
+
+
+class CatchUp:
+    """Reads the store's past for laggards. However many there are, at most a few change streams are open."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._waiting: list[_Laggard] = []
+        self._streams: set[asyncio.Task[None]] = set()
+
+    async def changes(
+        self, after: Position, up_to: Position, matches: Callable[[Change], bool]
+    ) -> AsyncGenerator[Change]:
+        """The matching changes between two positions, and now and then one that only says how far this is.
+
+        A laggard whose queue is full is left behind by the stream, and joins another when it has taken what it has.
+        Raises HistoryLost, and Failure STORE_UNAVAILABLE.
+        """
+        laggard = _Laggard(after, up_to, matches, self._limits.watch_queue_max)
+        try:
+            while True:
+                if laggard.needs_more:
+                    self._enlist(laggard)
+                change = await laggard.next()
+                if change is not None:
+                    yield change
+                elif not laggard.needs_more:
+                    return
+        finally:
+            laggard.is_served = False
+
+    def _enlist(self, laggard: _Laggard) -> None:
+        laggard.is_served = True
+        self._waiting.append(laggard)
+        if len(self._streams) < self._limits.catch_up_streams_max:
+            stream = asyncio.create_task(self._serve())
+            self._streams.add(stream)
+            stream.add_done_callback(self._streams.discard)
+
+    async def _serve(self) -> None:
+        """Read for those who wait, and for those who come meanwhile, until nobody does."""
+        while self._waiting:
+            served, self._waiting = [laggard for laggard in self._waiting if laggard.is_served], []
+            if not served:
+                return
+            start = min(laggard.position for laggard in served)
+            try:
+                await self._read(start, served)
+            except HistoryLost as lost:
+                # What is lost for the one who is furthest behind may be there for the others.
+                for laggard in served:
+                    if laggard.position == start:
+                        laggard.fail(lost)
+                self._waiting += [laggard for laggard in served if laggard.is_served]
+            except Failure as failure:
+                _fail_all(served, failure)
+            except Exception as error:
+                log.exception("reading the store's past failed")
+                _fail_all(served, error)
+
+    async def _read(self, start: Position, served: list[_Laggard]) -> None:
+        async with aclosing(self._store.changes(start)) as changes:
+            async for change in changes:
+                if change is None:
+                    for laggard in served:
+                        laggard.wake()
+                else:
+                    served += self._joining(change.position)
+                    for laggard in served:
+                        laggard.offer(change)
+                served[:] = [laggard for laggard in served if laggard.is_served]
+                if not served:
+                    return
+
+    def _joining(self, position: Position) -> list[_Laggard]:
+        """Those who wait and are not further behind than a stream is."""
+        joining = [laggard for laggard in self._waiting if laggard.position >= position]
+        self._waiting = [laggard for laggard in self._waiting if laggard.position < position]
+        return joining
+
+
+def _fail_all(served: list[_Laggard], trouble: Exception) -> None:
+    for laggard in served:
+        laggard.fail(trouble)

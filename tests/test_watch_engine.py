@@ -1,0 +1,167 @@
+"""What keeps many watches in order at once: memory of the recent past, shared reading, turns, age and reconnections."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from pydantic import SecretStr
+from pymongo import AsyncMongoClient
+
+from conftest import Start
+from picture import Picture, sketch, stored
+from tidings.v1.event_service_pb2 import GetEventRequest, ListEventsRequest, ProjectScope
+from tidings.v1.task_pb2 import TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED
+from tidings_server.change import Change, Position
+from tidings_server.embedded import EmbeddedStore
+from tidings_server.limits import Limits
+from tidings_server.store import Store
+from wire import Failed, Wire, ended, take, take_synced
+
+PROJECT: dict[str, Any] = {"project": ProjectScope()}
+STORM = 2_000
+
+
+async def synced_token(wire: Wire, **fields: Any) -> str:
+    call = wire.watch(**fields)
+    token = (await take_synced(call))[-1].resume_token
+    call.cancel()
+    return token
+
+
+@pytest.fixture
+def open_streams(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many change streams there were each time that one was opened."""
+    counts, now = [], 0
+
+    def counted(read: Callable[[Store, Position], AsyncGenerator[Change | None]]) -> Any:
+        async def changes(store: Store, after: Position) -> AsyncGenerator[Change | None]:
+            nonlocal now
+            now += 1
+            counts.append(now)
+            try:
+                async for change in read(store, after):
+                    yield change
+            finally:
+                now -= 1
+
+        return changes
+
+    monkeypatch.setattr(Store, "changes", counted(Store.changes))
+    return counts
+
+
+async def test_all_who_are_far_behind_are_served_by_two_streams(start: Start, open_streams: list[int]) -> None:
+    async with start(limits=Limits(ring_changes_max=1)) as wire:
+        tokens, created = [], []
+        for _ in range(20):
+            tokens.append(await synced_token(wire, **PROJECT))
+            created.append((await wire.create()).event_id)
+        calls = [wire.watch(**PROJECT, resume_token=token) for token in tokens]
+        for number, messages in enumerate(await asyncio.gather(*(take_synced(call) for call in calls))):
+            assert [message.change.event.event_id for message in messages[:-1]] == created[number:]
+        assert 1 < max(open_streams) <= 1 + Limits().catch_up_streams_max
+
+
+async def test_whoever_was_away_for_a_moment_is_served_from_memory(start: Start, open_streams: list[int]) -> None:
+    async with start() as wire:
+        token = await synced_token(wire, **PROJECT)
+        await wire.create()
+        assert len(await take_synced(wire.watch(**PROJECT, resume_token=token))) == 2
+        assert max(open_streams) == 1
+
+
+async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:
+    limits = Limits(ring_changes_max=1, watch_queue_max=2, catch_up_streams_max=1)
+    async with start(limits=limits) as wire, wire.narrow() as narrow:
+        token = await synced_token(wire, **PROJECT)
+        created = [(await wire.create(metadata={"text": "x" * 60_000})).event_id for _ in range(12)]
+        slow, fast = (each.watch(**PROJECT, resume_token=token) for each in (narrow, wire))
+        told = await take_synced(fast)
+        assert [message.change.event.event_id for message in told[:-1]] == created
+        told = await take_synced(slow)
+        assert [message.change.event.event_id for message in told[:-1]] == created
+
+
+async def test_events_whose_changes_were_missed_are_read_together(
+    start: Start, mongo: AsyncMongoClient[dict[str, Any]], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as wire:
+        tasks = [await wire.create_task() for _ in range(30)]
+        calls = [wire.watch(event_id=task.event_id) for task in tasks]
+        for call in calls:
+            await take_synced(call)
+        store, reads = wire.server.store.events, []
+        read = store.get_many
+
+        async def counted(project: str, event_ids: list[str]) -> Any:
+            reads.append(len(event_ids))
+            return await read(project, event_ids)
+
+        monkeypatch.setattr(store, "get_many", counted)
+        await mongo[database].runs.drop()  # the history of a collection that is dropped is lost
+        while sum(reads) < len(tasks):
+            await wire.events.GetEvent(GetEventRequest(event_id=tasks[0].event_id))
+        assert len(reads) < 5
+        for task in tasks:
+            await wire.update(task.event_id, TASK_STATE_SUCCEEDED)
+        for call in calls:
+            assert sketch([await take(call)]) == ["UPDATED 2 SUCCEEDED from PENDING"]
+
+
+@pytest.mark.parametrize("kind", ["project", "event"])
+async def test_a_watch_that_has_been_open_for_long_is_asked_to_move_on(start: Start, kind: str) -> None:
+    async with start(limits=Limits(watch_age_seconds=1)) as wire:
+        task = await wire.create_task()
+        scope = PROJECT if kind == "project" else {"event_id": task.event_id}
+        messages, error = await ended(wire.watch(**scope))
+        assert sketch(messages) == ["INITIAL 1 PENDING", "synced", "closing MAX_AGE"]
+        assert messages[-1].closing.HasField("reconnect_after")
+        failed = Failed(error)
+        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "WATCH_MAX_AGE")
+        await wire.update(task.event_id, TASK_STATE_RUNNING)
+        resumed = wire.watch(**scope, resume_token=messages[-1].resume_token)
+        assert sketch([await take(resumed)]) == ["UPDATED 2 RUNNING from PENDING"]
+
+
+async def test_those_who_leave_together_are_told_to_come_at_different_times(start: Start) -> None:
+    async with start() as wire:
+        calls = [wire.watch(**PROJECT) for _ in range(20)]
+        for call in calls:
+            await take_synced(call)
+        wire.server.hub.drain()
+        waits = {(await take(call)).closing.reconnect_after.ToMilliseconds() for call in calls}
+        assert len(waits) > 5
+        assert min(waits) >= 100
+
+
+async def test_a_storm_of_reconnections_is_served(start: Start) -> None:
+    async with start() as wire:
+        token = await synced_token(wire, **PROJECT)
+        event = await wire.create()
+        calls = [wire.watch(**PROJECT, resume_token=token) for _ in range(STORM)]
+        for messages in await asyncio.gather(*(take_synced(call) for call in calls)):
+            assert [message.change.event.event_id for message in messages] == [event.event_id, ""]
+
+
+async def test_a_store_that_was_restored_from_a_copy_is_a_loss_that_is_told(start: Start, tmp_path: Path) -> None:
+    picture = Picture()
+    async with EmbeddedStore(tmp_path / "now") as store, start(mongodb_uri=SecretStr(store.uri)) as wire:
+        await wire.create_task()
+    shutil.copytree(tmp_path / "now", tmp_path / "copy")
+    async with EmbeddedStore(tmp_path / "now") as store, start(mongodb_uri=SecretStr(store.uri)) as wire:
+        call = wire.watch(**PROJECT)
+        picture.add_all(await take_synced(call))
+        await wire.create_task()
+        picture.add(await take(call))
+    async with EmbeddedStore(tmp_path / "copy") as store, start(mongodb_uri=SecretStr(store.uri)) as wire:
+        await wire.create_task()
+        messages = await take_synced(wire.watch(**PROJECT, resume_token=picture.token))
+        assert sketch(messages)[0] == "reset HISTORY_LOST"
+        picture.add_all(messages)
+        assert picture.events == await stored(wire, ListEventsRequest())
