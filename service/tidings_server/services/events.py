@@ -93,9 +93,8 @@ class EventService(EventServiceServicer):
         await self._events.change(CALLER.get().project, request.event_id, mutation)
         return DeleteEventResponse()
 
-    async def WatchEvent(self, request: WatchEventRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
-        async for message in self._watches.open(CALLER.get().project, request):
-            yield message
+    def WatchEvent(self, request: WatchEventRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
+        return self._watches.open(CALLER.get().project, request)
 
     def _results(self, outcomes: Sequence[Event | Failure]) -> list[EventResult]:
         results, size = [], 0

@@ -115,12 +115,10 @@ class RunService(RunServiceServicer):
         run = await self._change(request, lambda run, now: update_step(run, request, now))
         return UpdatePlanStepResponse(step=step_of(run, request.step_id), revision=run.revision)
 
-    async def WatchRun(self, request: WatchRunRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
-        await self._get(request)
-        async for message in self._watches.open_run(CALLER.get().project, request):
-            yield message
+    def WatchRun(self, request: WatchRunRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
+        return self._watches.open_run(CALLER.get().project, request)
 
-    async def _get(self, request: GetRunRequest | GetPlanRequest | WatchRunRequest) -> Run:
+    async def _get(self, request: GetRunRequest | GetPlanRequest) -> Run:
         run = await self._runs.get(CALLER.get().project, request.run_id)
         check_mission(run, request.mission_id)
         return run

@@ -115,16 +115,19 @@ async def in_transaction(database: Database, work: Callable[[Session], Awaitable
     """
     for attempt in range(TRANSACTION_ATTEMPTS):
         session = await database.client.start_session()
+        is_in_doubt = False
         try:
             session.start_transaction(
                 read_concern=ReadConcern("snapshot"), write_concern=WriteConcern(w="majority", j=True)
             )
             done = await work(session)
+            is_in_doubt = True
             await session.commit_transaction()
             await session.end_session()
         except BaseException as error:
-            await _let_go(session, error)
-            if not isinstance(error, PyMongoError) or not error.has_error_label("TransientTransactionError"):
+            is_undone = isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
+            await _let_go(session, commit=is_in_doubt and not is_undone)
+            if not is_undone:
                 raise
         else:
             return done
@@ -135,11 +138,13 @@ async def in_transaction(database: Database, work: Callable[[Session], Awaitable
 _letting_go: Final[set[asyncio.Task[None]]] = set()
 
 
-async def _let_go(session: Session, error: BaseException) -> None:
-    """Leave no transaction open after an error: it would keep others out for as long as a minute."""
-    is_in_doubt = isinstance(error, PyMongoError) and error.has_error_label("UnknownTransactionCommitResult")
+async def _let_go(session: Session, *, commit: bool) -> None:
+    """Leave no transaction open after an error: it would keep others out for as long as a minute.
+
+    One whose commit has failed can no longer be aborted, for it may have been made: it is committed again.
+    """
     # In a context of its own, for there may be no time left in this one; and the caller does not wait for all of it.
-    task = asyncio.get_running_loop().create_task(_finish(session, commit=is_in_doubt), context=Context())
+    task = asyncio.get_running_loop().create_task(_finish(session, commit=commit), context=Context())
     _letting_go.add(task)
     task.add_done_callback(_letting_go.discard)
     await asyncio.wait([task], timeout=LET_GO_SECONDS)
@@ -152,7 +157,7 @@ async def _finish(session: Session, *, commit: bool) -> None:
             try:
                 await session.commit_transaction()
             except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult"):
+                if error.has_error_label("TransientTransactionError"):
                     break
             else:
                 break

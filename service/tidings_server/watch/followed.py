@@ -9,6 +9,7 @@ from tidings.v1.run_service_pb2 import RunChange
 from tidings.v1.task_pb2 import TaskStatus
 from tidings_server.event_record import check_parent
 from tidings_server.lifecycle import TERMINAL
+from tidings_server.run_record import check_mission
 from tidings_server.store import RunStore
 from tidings_server.watch.bulk_reader import BulkReader
 from tidings_server.watch.state_watch import Followed
@@ -28,9 +29,14 @@ def followed_event(events: BulkReader, project: str, event_id: str, parent: Even
     )
 
 
-def followed_run(runs: RunStore, project: str, run_id: str) -> Followed[Run]:
+def followed_run(runs: RunStore, project: str, run_id: str, mission_id: str) -> Followed[Run]:
+    async def read() -> Run:
+        run = await runs.get(project, run_id)
+        check_mission(run, mission_id)
+        return run
+
     return Followed(
-        read=lambda: runs.get(project, run_id),
+        read=read,
         is_final=lambda run: run.state in TERMINAL,
         message=lambda kind, run, **more: RunChange(kind=kind, run=run, **more),
         at=_run_at,

@@ -94,6 +94,7 @@ class Hub:
         try:
             yield subscription
         finally:
+            subscription.close()
             self._subscriptions[scope].discard(subscription)
             if not self._subscriptions[scope]:
                 del self._subscriptions[scope]

@@ -79,15 +79,17 @@ class ScopeWatch:
             while not self._stream.is_over:
                 try:
                     await self._check_past(resumed)
-                    async for message in self._told_from_start():
+                    async for message in self._until_synced():
                         yield message
+                    while not self._stream.is_over:
+                        change = await self._next()
+                        if change is not None:
+                            yield self._told(change)
+                        elif self._stream.needs_bookmark:
+                            yield self._stream.bookmark(self._place)
                 except HistoryLost:
-                    if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
-                        raise history_lost() from None
-                    yield self._stream.reset()
                     resumed = None
-                    self._tail = Tail(self._hub, self._selection, self._subscription, None)
-                    self._told_up_to = _BEFORE_ALL
+                    yield self._start_over()
             for message in self._stream.end(self._place):
                 yield message
         except _ScopeGone:
@@ -98,6 +100,14 @@ class ScopeWatch:
         finally:
             await self._tail.aclose()
 
+    def _start_over(self) -> bytes:
+        """Forget what was told, and say so; or raise Failure HISTORY_LOST if the caller would rather know."""
+        if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
+            raise history_lost() from None
+        self._tail = Tail(self._hub, self._selection, self._subscription, None)
+        self._told_up_to = _BEFORE_ALL
+        return self._stream.reset()
+
     @property
     def _place(self) -> Place:
         return self._after(self._tail.position)
@@ -105,18 +115,11 @@ class ScopeWatch:
     def _after(self, position: Position) -> Place:
         return Place(position, told_up_to=self._told_up_to)
 
-    async def _told_from_start(self) -> Messages:
+    async def _until_synced(self) -> Messages:
         async for message in self._snapshot() if self._told_up_to else self._missed():
             yield message
-        if self._stream.is_over:
-            return
-        yield self._stream.synced(self._place)
-        while not self._stream.is_over:
-            change = await self._next()
-            if change is not None:
-                yield self._told(change)
-            elif self._stream.needs_bookmark:
-                yield self._stream.bookmark(self._place)
+        if not self._stream.is_over:
+            yield self._stream.synced(self._place)
 
     async def _missed(self) -> Messages:
         """Tell the changes between the place resumed from and now; a live watch begins now."""

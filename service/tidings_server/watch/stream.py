@@ -85,7 +85,7 @@ class Stream:
         self._told_at = monotonic()
         # Two messages of protobuf in a row are one with the fields of both
         # (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
-        return change.encoded + self._token(place)
+        return change.encoded + self._tokens.field(place, self._fingerprint)
 
     def change(self, place: Place, change: EventChange | RunChange) -> bytes:
         return self._message(place, change=change)
@@ -125,10 +125,7 @@ class Stream:
     def _message(self, place: Place, **message: Message) -> bytes:
         self._told_at = monotonic()
         encoded: bytes = self._response(**message).SerializeToString()  # type: ignore[arg-type]
-        return encoded + self._token(place)
-
-    def _token(self, place: Place) -> bytes:
-        return self._response(resume_token=self._tokens.write(place, self._fingerprint)).SerializeToString()
+        return encoded + self._tokens.field(place, self._fingerprint)
 
 
 def draining() -> Failure:

@@ -35,7 +35,9 @@ class Subscription:
         self._queue: deque[Change] = deque()
         self._queue_max = queue_max
         self._trouble: Exception | None = None
-        self._wake = asyncio.Event()
+        self._waiting: asyncio.Future[bool] | None = None
+        self._until = self._rings_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def offer(self, change: Change) -> None:
         if not self._matches(change):
@@ -46,14 +48,14 @@ class Subscription:
             self.interrupt(Lagged(change))
         elif self._trouble is None:
             self._queue.append(change)
-            self._wake.set()
+            self._wake()
 
     def interrupt(self, trouble: Exception) -> None:
         """Drop what is queued and let `next` raise instead. Draining is final: nothing replaces it."""
         if not isinstance(self._trouble, Draining):
             self._queue.clear()
             self._trouble = trouble
-            self._wake.set()
+            self._wake()
 
     def begin_again(self, start: Position) -> None:
         """Take changes again, after Lagged or HistoryLost, beginning after a position."""
@@ -74,16 +76,47 @@ class Subscription:
 
         Raises Lagged, HistoryLost or Draining.
         """
-        while self.is_empty():
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(max(0, until - monotonic())):
-                    await self._wake.wait()
-            except TimeoutError:
-                return None
+        if self.is_empty() and not await self._woken(until):
+            return None
         if self._trouble is not None:
             raise self._trouble
         return self._queue.popleft()
+
+    async def _woken(self, until: float) -> bool:
+        """Wait for something to happen; False if nothing has until a time of the monotonic clock."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._until = until
+        # A timer that is there already looks again when it rings: most waits end long before it, and set none.
+        if self._timer is None or self._rings_at > until:
+            self._set_timer()
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(True)
+
+    def _set_timer(self) -> None:
+        self.close()
+        self._rings_at = self._until
+        self._timer = asyncio.get_running_loop().call_later(max(0, self._until - monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiting is None or self._waiting.done():
+            return
+        if monotonic() >= self._until:
+            self._waiting.set_result(False)
+        else:
+            self._set_timer()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 __all__ = ["Draining", "HistoryLost", "Lagged", "Subscription"]

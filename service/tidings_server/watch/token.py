@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from tidings.v1 import error_reason_pb2 as reasons
+from tidings.v1.event_service_pb2 import WatchEventResponse
 from tidings_server.change import Position
 from tidings_server.errors import Failure, Violation
 from tidings_server.sealing import BrokenSeal, Seal
@@ -20,8 +20,7 @@ _NONE: Final = -1
 REMEMBERED_TOKENS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a watch was: after a change of the deployment, or for one event or run after one of its revisions."""
 
     position: Position | None = None
@@ -42,9 +41,13 @@ class Tokens:
         self._seal = Seal(secrets, "resume-token")
         self._deployment = deployment.encode()
         # Those who watch the same thing are told the same change with the same token.
-        self.write: Final = lru_cache(REMEMBERED_TOKENS)(self._write)
+        self.field: Final = lru_cache(REMEMBERED_TOKENS)(self._field)
 
-    def _write(self, place: Place, fingerprint: tuple[bytes, ...]) -> str:
+    def _field(self, place: Place, fingerprint: tuple[bytes, ...]) -> bytes:
+        """The token of a place, as the encoded `resume_token` that the messages of all watches have."""
+        return WatchEventResponse(resume_token=self.write(place, fingerprint)).SerializeToString()
+
+    def write(self, place: Place, fingerprint: tuple[bytes, ...]) -> str:
         position = place.position or Position(0, 0, 0)
         create_time, sequence, document_id = place.told_up_to or (_NONE, _NONE, "")
         of_event = (_NONE if each is None else each for each in (place.revision, place.create_time))

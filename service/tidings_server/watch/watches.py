@@ -60,7 +60,7 @@ class Watches:
         fingerprint = tuple(part.encode() for part in scope)
         stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse, self._limits)
         with self._hub.subscribe(scope, lambda _: True) as subscription:
-            followed = followed_run(self._store.runs, project, request.run_id)
+            followed = followed_run(self._store.runs, project, request.run_id, request.mission_id)
             watch = StateWatch(followed, request, stream, subscription, self._clock, self._limits)
             async with aclosing(watch.messages()) as messages:
                 async for message in messages:
