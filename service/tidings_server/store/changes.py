@@ -40,7 +40,7 @@ from tidings_server.store.fields import Codec, CorruptDocument, id_parts
 
 AWAIT_MILLISECONDS: Final = 500
 _NOWHERE: Final = Position(0, 0, 0)
-PAUSE_SECONDS_MAX: Final = 5.0
+PAUSE_SECONDS_MAX: Final = 2.0
 """After a longer pause a stream is begun anew: the embedded store passes over what it forgot meanwhile without a word,
 and only at the beginning of a stream does it show whether it still has the change that was read last.
 """
