@@ -26,7 +26,10 @@ log = structlog.get_logger()
 STALLED_AFTER_SECONDS: Final = 3 * CANARY_SECONDS
 RECONNECT_SECONDS: Final = 0.2
 OFFERED_AT_ONCE: Final = 64
-"""How many watchers are offered a change before others get a turn, calls among them."""
+TURN_SECONDS: Final = 0.001
+"""After so many watchers are offered a change others get a turn of at least that long: a call that comes while a change
+is told to thousands must not wait behind all of their messages.
+"""
 REPLAYED_AT_ONCE: Final = 200
 
 
@@ -188,7 +191,7 @@ class Hub:
         for number, subscription in enumerate(tuple(subscriptions), 1):
             subscription.offer(change)
             if number % OFFERED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await asyncio.sleep(TURN_SECONDS)
 
     def _interrupt_all(self, trouble: Exception) -> None:
         for subscriptions in self._subscriptions.values():
