@@ -149,8 +149,11 @@ async def test_a_storm_of_reconnections_is_served(start: Start) -> None:
             assert [message.change.event.event_id for message in messages] == [event.event_id, ""]
 
 
-async def test_a_store_that_was_restored_from_a_copy_is_a_loss_that_is_told(start: Start, tmp_path: Path) -> None:
-    picture = Picture()
+@pytest.mark.parametrize("remembered", [1, 10_000])
+async def test_a_store_that_was_restored_from_a_copy_is_a_loss_that_is_told(
+    start: Start, tmp_path: Path, remembered: int
+) -> None:
+    picture, limits = Picture(), Limits(ring_changes_max=remembered)
     async with EmbeddedStore(tmp_path / "now") as store, start(mongodb_uri=SecretStr(store.uri)) as wire:
         await wire.create_task()
     shutil.copytree(tmp_path / "now", tmp_path / "copy")
@@ -159,7 +162,11 @@ async def test_a_store_that_was_restored_from_a_copy_is_a_loss_that_is_told(star
         picture.add_all(await take_synced(call))
         await wire.create_task()
         picture.add(await take(call))
-    async with EmbeddedStore(tmp_path / "copy") as store, start(mongodb_uri=SecretStr(store.uri)) as wire:
+    await asyncio.sleep(1)  # within the same second the copy would go on with the very cluster times of its original
+    async with (
+        EmbeddedStore(tmp_path / "copy") as store,
+        start(mongodb_uri=SecretStr(store.uri), limits=limits) as wire,
+    ):
         await wire.create_task()
         messages = await take_synced(wire.watch(**PROJECT, resume_token=picture.token))
         assert sketch(messages)[0] == "reset HISTORY_LOST"

@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
-from time import monotonic
 from typing import Final
 
-from tidings_server.change import Change, Checkpoint, Position
+from tidings_server.change import Change, Position
 from tidings_server.errors import Failure, store_unavailable
 from tidings_server.store import Store
+from tidings_server.watch.checkpoints import Checkpoints
 
 CANARY_SECONDS: Final = 2.0
 BARRIER_SECONDS: Final = 2.0
-CHECKPOINTS: Final = 10
-"""How many beats old the checkpoint is that is kept in the store: from there a server that starts fills its memory."""
 
 
 class Canary:
     """Writes beats, and tells those who wait when one that was written for them has been seen."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, checkpoints: Checkpoints) -> None:
         self._store = store
+        self._checkpoints = checkpoints
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[Position]] = []
         self._beats: dict[str, list[asyncio.Future[Position]]] = {}
-        self._checkpoints: deque[Checkpoint] = deque(maxlen=CHECKPOINTS)
-        self._next_checkpoint = 0.0
 
     async def run(self) -> None:
         """Rewrite the canary, on time and for whoever waits for it, until cancelled."""
@@ -57,18 +53,12 @@ class Canary:
 
     def seen(self, change: Change) -> None:
         """A change has been seen, and every change before it."""
-        if not change.beat:
-            return
         for passed in self._beats.pop(change.beat, ()):
             if not passed.done():
                 passed.set_result(change.position)
-        if change.checkpoint is not None and monotonic() >= self._next_checkpoint:
-            self._checkpoints.append(change.checkpoint)
-            self._next_checkpoint = monotonic() + CANARY_SECONDS
 
     def begin_again(self) -> None:
         """Write new beats for those who wait: the ones written until now will not be seen."""
-        self._checkpoints.clear()
         self._waiting += [passed for waiting in self._beats.values() for passed in waiting]
         self._beats.clear()
         self._wanted.set()
@@ -77,7 +67,7 @@ class Canary:
         name = uuid.uuid4().hex
         self._beats[name] = waiting
         try:
-            await self._store.beat(name, self._checkpoints[0] if self._checkpoints else None)
+            await self._store.beat(name, self._checkpoints.recent)
         except Failure as failure:
             self._beats.pop(name, None)
             for passed in waiting:

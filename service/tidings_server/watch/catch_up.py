@@ -9,10 +9,11 @@ from contextlib import aclosing
 
 import structlog
 
-from tidings_server.change import Change, HistoryLost, Position
+from tidings_server.change import LAST_OF_ITS_TIME, Change, HistoryLost, Position
 from tidings_server.errors import Failure
 from tidings_server.limits import Limits
 from tidings_server.store import Store
+from tidings_server.watch.checkpoints import Checkpoints
 
 log = structlog.get_logger()
 
@@ -22,6 +23,8 @@ class _Laggard:
 
     def __init__(self, after: Position, up_to: Position, matches: Callable[[Change], bool], queue_max: int) -> None:
         self.position = after
+        self.is_certain = after.ordinal == LAST_OF_ITS_TIME
+        """Whether the store is known to have had a change at the position: not one from which it was restored since."""
         self.is_served = False
         """Whether a stream reads for it, or will."""
         self._up_to = up_to
@@ -33,16 +36,23 @@ class _Laggard:
 
     def offer(self, change: Change) -> None:
         """Take the change, or none from here on if there is no room for it."""
+        self.is_certain = self.is_certain or change.position == self.position
         if not self.is_served or change.position <= self.position:
             return
-        if self._matches(change):
-            if len(self._queue) >= self._queue_max:
-                self.is_served = False
-                return
+        if not self.is_certain:
+            self.fail(HistoryLost())
+        elif not self._matches(change):
+            self._pass(change.position)
+        elif len(self._queue) < self._queue_max:
             self._queue.append(change)
             self._wake.set()
-        self.position = change.position
-        if self.position >= self._up_to:
+            self._pass(change.position)
+        else:
+            self.is_served = False
+
+    def _pass(self, position: Position) -> None:
+        self.position = position
+        if position >= self._up_to:
             self.is_served = False
             self._wake.set()
 
@@ -74,8 +84,9 @@ class _Laggard:
 class CatchUp:
     """Reads the store's past for laggards. However many there are, at most a few change streams are open."""
 
-    def __init__(self, store: Store, limits: Limits) -> None:
+    def __init__(self, store: Store, checkpoints: Checkpoints, limits: Limits) -> None:
         self._store = store
+        self._checkpoints = checkpoints
         self._limits = limits
         self._waiting: list[_Laggard] = []
         self._streams: set[asyncio.Task[None]] = set()
@@ -131,7 +142,12 @@ class CatchUp:
                 _fail_all(served, error)
 
     async def _read(self, start: Position, served: list[_Laggard]) -> None:
-        async with aclosing(self._store.changes(start)) as changes:
+        checkpoint = self._checkpoints.before(start)
+        for laggard in served:
+            # A stream shows that it has where it begins.
+            begins_there = laggard.position == (checkpoint.position if checkpoint else start)
+            laggard.is_certain = laggard.is_certain or begins_there
+        async with aclosing(self._store.changes(checkpoint or start)) as changes:
             async for change in changes:
                 if change is None:
                     for laggard in served:

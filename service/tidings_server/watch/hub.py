@@ -17,6 +17,7 @@ from tidings_server.limits import Limits
 from tidings_server.store import Store
 from tidings_server.watch.canary import CANARY_SECONDS, Canary
 from tidings_server.watch.catch_up import CatchUp
+from tidings_server.watch.checkpoints import Checkpoints
 from tidings_server.watch.ring import Ring
 from tidings_server.watch.scope import Scope, scopes_of
 from tidings_server.watch.subscription import Draining, Subscription
@@ -41,13 +42,14 @@ class Hub:
         self._limits = limits
         self._subscriptions: defaultdict[Scope, set[Subscription]] = defaultdict(set)
         self._ring = Ring(limits)
-        self._catch_up = CatchUp(store, limits)
+        self._checkpoints = Checkpoints()
+        self._catch_up = CatchUp(store, self._checkpoints, limits)
         self._is_new = True
         self._checkpoint: Checkpoint | None = None
         """Where to go on; None to begin with now."""
         self._heard_at = 0.0
         self._draining = False
-        self.canary: Final = Canary(store)
+        self.canary: Final = Canary(store, self._checkpoints)
         self.snapshot_turn: Final = asyncio.Semaphore(limits.snapshot_pages_at_once_max)
         """Held while a page of a snapshot is read: when everybody starts over the store must not be overrun."""
         self.position = Position(0, 0, 0)
@@ -158,6 +160,7 @@ class Hub:
         """Start from now, when a stream has just answered for the first time."""
         self.newest = self.position = await self._store.now()
         self._ring.begin(self.position)
+        self._checkpoints.clear()
         self.canary.begin_again()
         # Not before the new position is known: a snapshot read earlier would miss what came between.
         self._interrupt_all(HistoryLost())
@@ -180,6 +183,7 @@ class Hub:
             await self._offer(change, self._subscriptions.get(scope, ()))
         self.position = change.position
         self._checkpoint = change.checkpoint
+        self._checkpoints.note(change)
         self._heard_at = monotonic()
         self.canary.seen(change)
 
