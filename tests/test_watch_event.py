@@ -16,6 +16,7 @@ from conftest import Start
 from picture import sketch
 from tidings.v1.event_pb2 import Event
 from tidings.v1.event_service_pb2 import (
+    CHANGE_KIND_DELETED,
     HISTORY_LOSS_POLICY_FAIL,
     SOURCE_STATE_LIVE,
     DeleteEventRequest,
@@ -411,6 +412,21 @@ async def test_a_watch_resumes_after_a_restart(start: Start) -> None:
         "synced",
         "closing TERMINAL",
     ]
+
+
+@pytest.mark.parametrize("told", ["before", "after"])
+async def test_a_deletion_that_was_missed_is_told_with_what_led_to_it(server: Wire, told: str) -> None:
+    task = await server.create_task()
+    call = server.watch(event_id=task.event_id)
+    token = (await take_synced(call))[-1].resume_token
+    await server.update(task.event_id, TASK_STATE_RUNNING)
+    await server.events.DeleteEvent(DeleteEventRequest(event_id=task.event_id))
+    if told == "after":
+        token = (await take_until(call, lambda message: message.change.kind == CHANGE_KIND_DELETED))[-1].resume_token
+    call.cancel()
+    resumed = sketch(await take_all(server.watch(event_id=task.event_id, resume_token=token)))
+    missed = ["UPDATED 2 RUNNING from PENDING partial", "DELETED 3 RUNNING"] if told == "before" else []
+    assert resumed == [*missed, "synced", "closing TERMINAL"]
 
 
 async def test_a_watch_resumes_on_another_server(start: Start) -> None:

@@ -76,6 +76,11 @@ class RecordStore(Generic[R]):
         self._check_is_there(record)
         return record.resource
 
+    async def last(self, project: str, resource_id: str) -> Record[R]:
+        """The record as it was last, also of what is gone. Raises Failure as `get`, if nothing is left of it."""
+        with store_call():
+            return await RecordStore._find(self, project, resource_id)
+
     async def change(self, project: str, resource_id: str, mutation: Mutation[R]) -> R:
         """Apply a mutation to the resource as it is, as one compare-and-set, and return the resource after it.
 

@@ -10,12 +10,14 @@ from tidings.v1.task_pb2 import TaskStatus
 from tidings_server.event_record import check_parent
 from tidings_server.lifecycle import TERMINAL
 from tidings_server.run_record import check_mission
-from tidings_server.store import RunStore
+from tidings_server.store import EventStore, RunStore
 from tidings_server.watch.bulk_reader import BulkReader
 from tidings_server.watch.state_watch import Followed
 
 
-def followed_event(events: BulkReader, project: str, event_id: str, parent: EventParent) -> Followed[Event]:
+def followed_event(
+    events: BulkReader, store: EventStore, project: str, event_id: str, parent: EventParent
+) -> Followed[Event]:
     async def read() -> Event:
         event = await events.get(project, event_id)
         check_parent(event, parent)
@@ -23,6 +25,7 @@ def followed_event(events: BulkReader, project: str, event_id: str, parent: Even
 
     return Followed(
         read=read,
+        last=lambda: store.last(project, event_id),
         is_final=lambda event: not event.HasField("status") or event.status.state in TERMINAL,
         message=lambda kind, event, **more: EventChange(kind=kind, event=event, **more),
         at=_event_at,
@@ -37,6 +40,7 @@ def followed_run(runs: RunStore, project: str, run_id: str, mission_id: str) -> 
 
     return Followed(
         read=read,
+        last=lambda: runs.last(project, run_id),
         is_final=lambda run: run.state in TERMINAL,
         message=lambda kind, run, **more: RunChange(kind=kind, run=run, **more),
         at=_run_at,

@@ -28,8 +28,9 @@ STALLED_AFTER_SECONDS: Final = 3 * CANARY_SECONDS
 RECONNECT_SECONDS: Final = 0.2
 OFFERED_AT_ONCE: Final = 64
 TURN_SECONDS: Final = 0.001
-"""After so many watchers are offered a change others get a turn of at least that long: a call that comes while a change
-is told to thousands must not wait behind all of their messages.
+TURNS_MAX: Final = 20
+"""After so many watchers are offered a change others get turns, until most of these watchers have sent it on: a call
+that comes while a change is told to thousands would otherwise wait in the transport behind all of their messages.
 """
 REPLAYED_AT_ONCE: Final = 200
 
@@ -192,12 +193,22 @@ class Hub:
             for subscription in subscriptions:
                 subscription.offer(change)
             return
-        for number, subscription in enumerate(tuple(subscriptions), 1):
-            subscription.offer(change)
-            if number % OFFERED_AT_ONCE == 0:
-                await asyncio.sleep(TURN_SECONDS)
+        everybody = list(subscriptions)
+        for begin in range(0, len(everybody), OFFERED_AT_ONCE):
+            some = everybody[begin : begin + OFFERED_AT_ONCE]
+            for subscription in some:
+                subscription.offer(change)
+            await _give_turns(some)
 
     def _interrupt_all(self, trouble: Exception) -> None:
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.interrupt(trouble)
+
+
+async def _give_turns(offered: Collection[Subscription]) -> None:
+    for _ in range(TURNS_MAX):
+        await asyncio.sleep(TURN_SECONDS)
+        # Not all of them: one may have a reader that takes nothing, and delay nobody by that.
+        if 4 * sum(subscription.is_waiting for subscription in offered) >= 3 * len(offered):
+            return

@@ -34,6 +34,7 @@ from tidings_server.clock import Clock, to_millis
 from tidings_server.errors import Failure
 from tidings_server.lifecycle import state_before
 from tidings_server.limits import Limits
+from tidings_server.record import Record
 from tidings_server.watch.stream import Stream, WatchRequest, draining, history_lost
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Place
@@ -51,6 +52,8 @@ class Followed(Generic[S]):
 
     read: Callable[[], Awaitable[S]]
     """Reads it as it is. Raises Failure NOT_FOUND when it is gone."""
+    last: Callable[[], Awaitable[Record[S]]]
+    """Reads its record as it was last, also when it is gone. Raises Failure NOT_FOUND when nothing is left of it."""
     is_final: Callable[[S], bool]
     """Whether nothing more is to be expected of it."""
     message: Callable[..., EventChange | RunChange]
@@ -84,10 +87,10 @@ class StateWatch(Generic[S]):
         self._gone = False
 
     async def messages(self) -> AsyncGenerator[bytes]:
-        resource = await self._followed.read()
         if isinstance(self._request, WatchEventRequest) and self._request.live_only:
-            self._seen, self._created = resource.revision, to_millis(resource.create_time)
-        for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
+            now = await self._followed.read()
+            self._seen, self._created = now.revision, to_millis(now.create_time)
+        async for message in self._read():
             yield message
         yield self._stream.synced(self._place)
         while not self._is_final():
@@ -121,7 +124,7 @@ class StateWatch(Generic[S]):
             for message in self._tell(change):
                 yield message
         elif not heard or self._expiry() <= monotonic():
-            async for message in self._read_again():
+            async for message in self._read():
                 yield message
 
     @property
@@ -139,19 +142,38 @@ class StateWatch(Generic[S]):
             return inf
         return monotonic() + (to_millis(self._now.expire_time) - self._clock()) / 1000
 
-    async def _read_again(self) -> AsyncGenerator[bytes]:
-        """Tell what happened while the changes were not heard, or the end that has come by itself."""
+    async def _read(self) -> AsyncGenerator[bytes]:
+        """Tell what it has become while its changes were not heard."""
         try:
             resource = await self._followed.read()
+        except Failure as gone:
+            # A watch that begins has missed nothing.
+            if not self._seen or gone.reason not in _GONE:
+                raise
+            async for message in self._missed_end(gone):
+                yield message
+        else:
+            for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
+                yield message
+
+    async def _missed_end(self, gone: Failure) -> AsyncGenerator[bytes]:
+        """Tell the end that came while nothing was heard, and what led to it. Raises `gone` if nothing is left."""
+        try:
+            record = await self._followed.last()
         except Failure as failure:
             if failure.reason not in _GONE:
                 raise
-            # Its record may have been purged since.
-            expired = failure.reason == reasons.ERROR_REASON_EVENT_EXPIRED or self._expiry() <= monotonic()
-            yield self._end(CHANGE_KIND_EXPIRED if expired else CHANGE_KIND_DELETED)
+            if self._now is None:
+                raise gone from None
+            yield self._end(CHANGE_KIND_EXPIRED if self._expiry() <= monotonic() else CHANGE_KIND_DELETED)
             return
-        for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
+        for message in self._tell_up_to(
+            record.resource, CHANGE_KIND_DELETED if record.deleted else CHANGE_KIND_UPDATED
+        ):
             yield message
+        self._gone = True
+        if not record.deleted:
+            yield self._end(CHANGE_KIND_EXPIRED if record.is_gone(self._clock()) else CHANGE_KIND_DELETED)
 
     def _tell(self, change: Change) -> Iterator[bytes]:
         """Tell a change from the hub, unless it was told already."""

@@ -68,6 +68,11 @@ class Subscription:
         if isinstance(self._trouble, Draining):
             raise self._trouble
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the watcher has taken everything, and its transport has taken it from the watcher."""
+        return self._waiting is not None and not self._waiting.done()
+
     def is_empty(self) -> bool:
         return not self._queue and self._trouble is None
 
@@ -95,7 +100,7 @@ class Subscription:
             self._waiting = None
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
+        if self._waiting is not None and self.is_waiting:
             self._waiting.set_result(True)
 
     def _set_timer(self) -> None:
@@ -105,7 +110,7 @@ class Subscription:
 
     def _ring(self) -> None:
         self._timer = None
-        if self._waiting is None or self._waiting.done():
+        if self._waiting is None or not self.is_waiting:
             return
         if monotonic() >= self._until:
             self._waiting.set_result(False)

@@ -77,7 +77,7 @@ class Watches:
         events, clock, limits = self._events, self._clock, self._limits
         scope = selection.scope
         if scope.kind == "event_id":
-            followed = followed_event(self._current, scope.project, scope.id, request.parent)
+            followed = followed_event(self._current, self._events, scope.project, scope.id, request.parent)
             return StateWatch(followed, request, stream, subscription, clock, limits).messages()
         watch = ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits, gone_at)
         return watch.messages()
