@@ -39,7 +39,6 @@ from tidings_server.store.documents import EVENTS, MISSIONS, RUNS
 from tidings_server.store.fields import Codec, CorruptDocument, id_parts
 
 AWAIT_MILLISECONDS: Final = 500
-_NOWHERE: Final = Position(0, 0, 0)
 PAUSE_SECONDS_MAX: Final = 2.0
 """After a longer pause a stream is begun anew: the embedded store passes over what it forgot meanwhile without a word,
 and only at the beginning of a stream does it show whether it still has the change that was read last.
@@ -83,8 +82,7 @@ async def read_changes(database: Database, after: Checkpoint | Position | None =
         max_await_time_ms=AWAIT_MILLISECONDS,
         **_start(after),
     )
-    # A stream that starts at a cluster time gives all changes of that time again.
-    position = after.position if isinstance(after, Checkpoint) else (after or _NOWHERE)._replace(ordinal=-1)
+    positions = _Positions(after)
     must_begin_there = isinstance(after, Position) and after.ordinal != LAST_OF_ITS_TIME
     heard_at = monotonic()
     try:
@@ -98,12 +96,13 @@ async def read_changes(database: Database, after: Checkpoint | Position | None =
                     raise HistoryLost
                 yield None
                 continue
-            position = _following(position, document["clusterTime"])
+            position = positions.next(document)
             # Where a change was it must still be: the embedded store begins after what it lost without a word.
             if must_begin_there and isinstance(after, Position) and position[:2] != after[:2]:
                 raise HistoryLost
             must_begin_there = False
-            if not isinstance(after, Position) or position > after:
+            if position > positions.given:
+                positions.given = position
                 yield replace(_change(document, position), checkpoint=Checkpoint(position, document["_id"]))
     except PyMongoError as error:
         if is_history_lost(error):
@@ -126,11 +125,33 @@ def _start(after: Checkpoint | Position | None) -> dict[str, Any]:
     return {}
 
 
-def _following(last: Position, time: ClusterTime) -> Position:
-    """The position of the next change. Those of one transaction have one cluster time and are told apart by number."""
-    if (time.time, time.inc) == (last.seconds, last.increment):
-        return last._replace(ordinal=last.ordinal + 1)
-    return Position(time.time, time.inc, 0)
+class _Positions:
+    """The positions of a stream's changes.
+
+    Those of one transaction have one cluster time, and are told apart by number, which is the same in every stream. A
+    change that the driver gives again, when it takes up a broken stream by itself, has the position that it had.
+    """
+
+    def __init__(self, after: Checkpoint | Position | None) -> None:
+        self.given = after.position if isinstance(after, Checkpoint) else after or Position(0, 0, 0)
+        """The newest that was told."""
+        self._time = (0, 0)
+        self._numbers: dict[str, int] = {}
+        self._next_number = 0
+        if isinstance(after, Checkpoint):
+            self._time = self.given[:2]
+            self._numbers[str(after.token)] = self.given.ordinal
+            self._next_number = self.given.ordinal + 1
+
+    def next(self, document: Mapping[str, Any]) -> Position:
+        time: ClusterTime = document["clusterTime"]
+        if (time.time, time.inc) != self._time:
+            self._time, self._numbers, self._next_number = (time.time, time.inc), {}, 0
+        token = str(document["_id"])
+        if token not in self._numbers:
+            self._numbers[token] = self._next_number
+            self._next_number += 1
+        return Position(time.time, time.inc, self._numbers[token])
 
 
 def _change(document: Mapping[str, Any], position: Position) -> Change:

@@ -26,11 +26,13 @@ log = structlog.get_logger()
 
 STALLED_AFTER_SECONDS: Final = 3 * CANARY_SECONDS
 RECONNECT_SECONDS: Final = 0.2
+CROWD: Final = 1_000
 OFFERED_AT_ONCE: Final = 64
 TURN_SECONDS: Final = 0.001
 TURNS_MAX: Final = 20
-"""After so many watchers are offered a change others get turns, until most of these watchers have sent it on: a call
-that comes while a change is told to thousands would otherwise wait in the transport behind all of their messages.
+"""A change is told to a crowd in parts, and after each part others get turns, until most of it has sent it on: a
+call that comes meanwhile would otherwise wait in the transport behind all of the messages. Fewer watchers are told at
+once, which costs less.
 """
 REPLAYED_AT_ONCE: Final = 200
 
@@ -189,7 +191,7 @@ class Hub:
         self.canary.seen(change)
 
     async def _offer(self, change: Change, subscriptions: Collection[Subscription]) -> None:
-        if len(subscriptions) <= OFFERED_AT_ONCE:
+        if len(subscriptions) <= CROWD:
             for subscription in subscriptions:
                 subscription.offer(change)
             return
