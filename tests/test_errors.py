@@ -809,6 +809,17 @@ async def answered(server: Wire, event_id: str) -> Event:
 # ---- who is told what ----
 
 
+async def test_watches_begin_again_after_the_store_has_failed_in_a_way_that_nobody_foresaw(
+    start: Start, mongo: Mongo
+) -> None:
+    async with start() as server:
+        event = await server.create()
+        async with failing(mongo, "update", errorCode=14031):
+            assert (await failure(take_synced(server.watch(project={})))).reason == "STORE_UNAVAILABLE"
+        told = await take_synced(server.watch(project={}))
+        assert [message.change.event.event_id for message in told] == [event.event_id, ""]
+
+
 @pytest.mark.parametrize("call", ["unary", "stream"])
 async def test_a_fault_of_the_service_is_told_by_its_number_only(
     start: Start, monkeypatch: pytest.MonkeyPatch, some_id: str, call: str

@@ -220,12 +220,17 @@ async def _prepared(store: Store, config: Config) -> Deployment:
 @asynccontextmanager
 async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Do work that never ends until the context does."""
-    tasks = [asyncio.create_task(each) for each in work]
+    tasks = [asyncio.create_task(_logged(each)) for each in work]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        for ended in await asyncio.gather(*tasks, return_exceptions=True):
-            if not isinstance(ended, asyncio.CancelledError):
-                log.error("what should have gone on in the background had ended", exc_info=ended)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("what should go on in the background has ended")

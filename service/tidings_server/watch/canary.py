@@ -9,6 +9,8 @@ import asyncio
 import uuid
 from typing import Final
 
+import structlog
+
 from tidings_server.change import Change, Position
 from tidings_server.errors import Failure, store_unavailable
 from tidings_server.store import Store
@@ -16,6 +18,9 @@ from tidings_server.watch.checkpoints import Checkpoints
 
 CANARY_SECONDS: Final = 2.0
 BARRIER_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 0.1
+
+log = structlog.get_logger()
 
 
 class Canary:
@@ -68,11 +73,14 @@ class Canary:
         self._beats[name] = waiting
         try:
             await self._store.beat(name, self._checkpoints.recent)
-        except Failure as failure:
+        except Exception as error:  # whatever it is, the canary must go on
+            if not isinstance(error, Failure):
+                log.exception("writing the canary failed")
             self._beats.pop(name, None)
             for passed in waiting:
                 if not passed.done():
-                    passed.set_exception(failure)
+                    passed.set_exception(store_unavailable())
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _until_wanted(self) -> None:
         try:
