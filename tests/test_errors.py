@@ -814,7 +814,7 @@ async def test_watches_begin_again_after_the_store_has_failed_in_a_way_that_nobo
 ) -> None:
     async with start() as server:
         event = await server.create()
-        async with failing(mongo, "update", errorCode=14031):
+        async with failing(mongo, "update", errorCode=59):
             assert (await failure(take_synced(server.watch(project={})))).reason == "STORE_UNAVAILABLE"
         told = await take_synced(server.watch(project={}))
         assert [message.change.event.event_id for message in told] == [event.event_id, ""]
