@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class ServerProcess:
                     return entry
         raise AssertionError(f"the server ended without logging {event!r}")
 
+    def unread(self) -> list[dict[str, Any]]:
+        """The log lines that nobody has asked for yet."""
+        lines = [self._log.get_nowait() for _ in range(self._log.qsize())]
+        return [json.loads(line) for line in lines if line]
+
     async def exit_code(self) -> int:
         async with asyncio.timeout(WITHIN_SECONDS):
             await self._reading
@@ -57,12 +62,13 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def server_process(*arguments: str) -> AsyncIterator[ServerProcess]:
+async def server_process(
+    *arguments: str, program: Sequence[str] = ("-m", "tidings_server")
+) -> AsyncIterator[ServerProcess]:
     """Run the server; it is killed at the end if it has not stopped by itself."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "tidings_server",
+        *program,
         "--listen",
         "127.0.0.1:0",
         "--log-format",
