@@ -220,7 +220,9 @@ async def _prepared(store: Store, config: Config) -> Deployment:
 @asynccontextmanager
 async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Do work that never ends until the context does."""
-    tasks = [asyncio.create_task(_logged(each)) for each in work]
+    tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(_log_failure)
     try:
         yield
     finally:
@@ -229,8 +231,6 @@ async def _background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("what should go on in the background has ended")
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("what should go on in the background has ended", exc_info=error)
