@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from guarantees.checks import CHECKS, violations
@@ -114,6 +114,8 @@ def an_event_is_missing_from_the_snapshot(run: Run, chance: random.Random) -> No
 def synced_is_early_after_a_resume(run: Run, chance: random.Random) -> None:
     """The last of what was missed comes after it."""
     opened, synced = run.place_of(Opened, "all", 2), run.places("all", "synced")[1]
+    # The acknowledgement of a deletion does not say which revision it is of: only other changes are known to be missed.
+    assume(any(isinstance(each, Told) and each.kind != "DELETED" for each in run.entries[opened:synced]))
     run.entries.insert(opened + 1, run.entries.pop(synced))
 
 
@@ -297,6 +299,7 @@ def test_a_faultless_run_is_clean(chance: random.Random) -> None:
 @given(chance=chances)
 def test_a_run_that_is_spoilt_is_found_out(guarantee: str, spoil: Spoil, chance: random.Random) -> None:
     run = ideal(chance)
+    assume(run.places("all", "INITIAL"))  # or there is nothing in the snapshot that could be spoilt
     spoil(run, chance)
     assert list(CHECKS[guarantee](run.recording, run.truth))
 
