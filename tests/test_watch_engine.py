@@ -17,7 +17,7 @@ from conftest import Start
 from picture import Picture, sketch, stored
 from tidings.v1.event_service_pb2 import GetEventRequest, ListEventsRequest, ProjectScope
 from tidings.v1.task_pb2 import TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED
-from tidings_server.change import Change, Position
+from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
 from tidings_server.store import Store
@@ -74,6 +74,32 @@ async def test_whoever_was_away_for_a_moment_is_served_from_memory(start: Start,
         await wire.create()
         assert len(await take_synced(wire.watch(**PROJECT, resume_token=token))) == 2
         assert max(open_streams) == 1
+
+
+async def test_what_is_read_from_the_store_is_not_told_again_from_memory(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, lose = Store.changes, asyncio.Event()
+
+    async def changes(store: Store, after: Any = None) -> AsyncGenerator[Change | None]:
+        async for change in read(store, after):
+            if lose.is_set():
+                lose.clear()
+                raise HistoryLost
+            yield change
+
+    monkeypatch.setattr(Store, "changes", changes)
+    async with start() as wire:
+        token, created = await synced_token(wire, **PROJECT), []
+        for _ in range(3):
+            position = wire.server.hub.newest
+            lose.set()
+            while wire.server.hub.newest == position:  # noqa: ASYNC110 (what it remembers begins anew, and nothing says so)
+                await asyncio.sleep(0)
+            created.append((await wire.create()).event_id)
+            await wire.server.hub.barrier()
+            told = await take_synced(wire.watch(**PROJECT, resume_token=token))
+            assert [message.change.event.event_id for message in told[:-1]] == created
 
 
 async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:

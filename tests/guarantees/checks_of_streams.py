@@ -49,7 +49,8 @@ def resumable(recording: Recording, truth: Truth) -> Iterator[str]:
                 if told.kind == "reset" and not _may_be_lost(recording, truth, connection, last, fresh, told.time):
                     yield f"{connection}: was reset, though the store still had the changes since its token"
                 is_fresh = is_fresh or told.kind in {"synced", "reset"}
-                last, fresh = told, told.time if is_fresh else fresh
+                # A server that was stopped itself calls its place stale in the first thing that it tells again.
+                last, fresh = told, told.time - told.lag if is_fresh and told.kind != "closing" else fresh
             ended_at = connection.ended.time if connection.ended else fresh
             if code == "OUT_OF_RANGE" and not _may_be_lost(recording, truth, connection, last, fresh, ended_at):
                 yield f"{connection}: lost history that the store still had"
@@ -76,11 +77,12 @@ def _may_be_lost(
     opened = connection.opened
     if opened.scope == "event_id":
         return _may_have_lost_transitions(truth, connection, last_told)
-    faults = recording.faults_between(since - TOKEN_SECONDS, until, opened.server)
+    pauses = [each for each in recording.pauses.get(opened.watcher, ()) if each.end > since - STALL_SECONDS]
+    begin = min([since - TOKEN_SECONDS, *(pause.begin for pause in pauses)])
+    faults = recording.faults_between(begin, until, opened.server)
     if any("loses history" in fault.kind for fault in faults):
         return True
-    pauses = [each for each in recording.pauses.get(opened.watcher, ()) if each.end > since - STALL_SECONDS]
-    begin = min([since - TOKEN_SECONDS, *(fault.begin for fault in faults), *(pause.begin for pause in pauses)])
+    begin = min([begin, *(fault.begin for fault in faults)])
     history_max = recording.begun.history_max
     return history_max > 0 and truth.entries_between(begin, until) >= history_max / 2
 
@@ -114,7 +116,11 @@ def bookmarks_are_true(recording: Recording, truth: Truth) -> Iterator[str]:
 
 def _late_changes(segment: Segment) -> Iterator[str]:
     """Changes that came after a bookmark, and are older than what was told before it."""
-    bookmarks = [index for index, step in enumerate(segment.steps) if step.told.kind == "bookmark"]
+    bookmarks = [
+        index
+        for index, step in enumerate(segment.steps)
+        if step.told.kind == "bookmark" and index > segment.first_sync  # before it only says that the stream is alive
+    ]
     newest, claimed, place = 0, 0, 0
     for index, step, change in segment.news:
         while place < len(bookmarks) and bookmarks[place] < index:
@@ -128,9 +134,9 @@ def _skipped_by_bookmarks(segment: Segment, truth: Truth, start: int) -> Iterato
     """What a watcher that resumed from a bookmark was not told, though it came later than what was told before."""
     told = {change.position for _, _, change in segment.news}
     newest, bookmark = start, None
-    for before, step in zip([None, *segment.steps], segment.steps, strict=False):
+    for index, (before, step) in enumerate(zip([None, *segment.steps], segment.steps, strict=False)):
         if before is not None and before.connection is not step.connection:
-            bookmark = before if before.told.kind == "bookmark" else None
+            bookmark = before if before.told.kind == "bookmark" and index > segment.first_sync + 1 else None
         if step.change is None or not step.told.is_news:
             continue
         if bookmark is not None:

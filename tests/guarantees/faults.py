@@ -175,8 +175,8 @@ class Faults:
 
     async def _stop_server_and_forget(self) -> None:
         server = self._chance.randrange(len(self._deployment.nodes))
-        process = self._deployment.nodes[server].process
         async with self._alone("server stopped, history turned over", server):
+            process = self._deployment.nodes[server].process
             process.send(signal.SIGSTOP)
             await asyncio.sleep(STOPPED_SECONDS)
             await self._observer.churn(int(1.2 * self._history_max))

@@ -294,6 +294,19 @@ def test_a_faultless_run_is_clean(chance: random.Random) -> None:
     assert violations(run.recording, run.truth) == []
 
 
+@settings(max_examples=20, deadline=None)
+@given(chance=chances)
+def test_a_place_is_as_old_as_its_bookmark_says(chance: random.Random) -> None:
+    run = ideal(chance)
+    run.written = [990.0] * 1000
+    stalled = Told(1000.0, "all", 1, "bookmark", detail="STALLED", lag=15.0)
+    place = run.place_of(Ended, "all", 1)
+    run.entries[place:place] = [stalled, Told(1000.5, "all", 1, "reset")]
+    assert not list(CHECKS["Resumable"](run.recording, run.truth))
+    run.entries[place] = replace(stalled, lag=0.5)
+    assert list(CHECKS["Resumable"](run.recording, run.truth))
+
+
 @pytest.mark.parametrize(("guarantee", "spoil"), SPOILT, ids=[spoil.__name__ for _, spoil in SPOILT])
 @settings(max_examples=20, deadline=None)
 @given(chance=chances)

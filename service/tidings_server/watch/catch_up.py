@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import structlog
 
-from tidings_server.change import LAST_OF_ITS_TIME, Change, HistoryLost, Position
+from tidings_server.change import LAST_OF_ITS_TIME, Change, Checkpoint, HistoryLost, Position
 from tidings_server.errors import Failure
 from tidings_server.limits import Limits
 from tidings_server.store import Store
@@ -41,6 +41,8 @@ class _Laggard:
             return
         if not self.is_certain:
             self.fail(HistoryLost())
+        elif change.position > self._up_to:
+            self._pass(self._up_to)
         elif not self._matches(change):
             self._pass(change.position)
         elif len(self._queue) < self._queue_max:
@@ -128,7 +130,7 @@ class CatchUp:
                 return
             start = min(laggard.position for laggard in served)
             try:
-                await self._read(start, served)
+                await self._read_from(start, served)
             except HistoryLost as lost:
                 # What is lost for the one who is furthest behind may be there for the others.
                 for laggard in served:
@@ -141,8 +143,20 @@ class CatchUp:
                 log.exception("reading the store's past failed")
                 _fail_all(served, error)
 
-    async def _read(self, start: Position, served: list[_Laggard]) -> None:
+    async def _read_from(self, start: Position, served: list[_Laggard]) -> None:
         checkpoint = self._checkpoints.before(start)
+        if checkpoint is not None:
+            try:
+                await self._read(checkpoint, start, served)
+            except HistoryLost:
+                if checkpoint.position == start:
+                    raise
+            else:
+                return
+        # The store may have forgotten the checkpoint, which is a little older, but not yet what is asked for.
+        await self._read(None, start, served)
+
+    async def _read(self, checkpoint: Checkpoint | None, start: Position, served: list[_Laggard]) -> None:
         for laggard in served:
             # A stream shows that it has where it begins.
             begins_there = laggard.position == (checkpoint.position if checkpoint else start)

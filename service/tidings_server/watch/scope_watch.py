@@ -7,6 +7,7 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from time import monotonic
 from typing import Final
@@ -149,8 +150,14 @@ class ScopeWatch:
         query = self._selection.query()
         while (told_up_to := self._told_up_to) is not None and not self._stream.is_over:
             start = None if told_up_to == _BEFORE_ALL else told_up_to
-            async with self._hub.snapshot_turn:
+            while not await self._has_turn():
+                if self._stream.is_over:
+                    return
+                yield self._stream.bookmark(self._place)
+            try:
                 page = await self._events.page(query, after=start, limit=self._limits.watch_page_size)
+            finally:
+                self._hub.snapshot_turn.release()
             page_end = page.next or _AFTER_ALL
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
@@ -166,6 +173,15 @@ class ScopeWatch:
                     self._told_up_to = self._key(event)
                     yield self._stream.change(self._after(now), EventChange(kind=CHANGE_KIND_INITIAL, event=event))
             self._told_up_to = page.next
+
+    async def _has_turn(self) -> bool:
+        """Wait for the turn to read a page, but no longer than until something must be told."""
+        self._subscription.end_if_draining()
+        try:
+            async with asyncio.timeout(max(0, self._stream.due - monotonic())):
+                return await self._hub.snapshot_turn.acquire()
+        except TimeoutError:
+            return False
 
     def _apply(self, change: Change, items: dict[str, Event]) -> None:
         """Roll a page forward by one change. What comes after the page is left to the page that will hold it."""

@@ -1802,7 +1802,8 @@ func (*Synced) Descriptor() ([]byte, []int) {
 	return file_tidings_v1_event_service_proto_rawDescGZIP(), []int{19}
 }
 
-// Bookmark says that the stream is alive, and that every change up to its token has been told.
+// Bookmark says that the stream is alive, and that every change up to its token has been told. Before `synced` the rest
+// of the snapshot has still to come.
 type Bookmark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long ago the service last heard from the store's change stream.

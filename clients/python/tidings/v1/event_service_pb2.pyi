@@ -877,7 +877,9 @@ Global___Synced: _TypeAlias = Synced  # noqa: Y015
 
 @_typing.final
 class Bookmark(_message.Message):
-    """Bookmark says that the stream is alive, and that every change up to its token has been told."""
+    """Bookmark says that the stream is alive, and that every change up to its token has been told. Before `synced` the rest
+    of the snapshot has still to come.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
