@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -35,6 +35,7 @@ from tidings.v1.task_pb2 import (
     TaskProgress,
 )
 from tidings_server.auth import SCOPES
+from tidings_server.change import Change, HistoryLost
 from tidings_server.clock import system_clock
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
@@ -644,6 +645,30 @@ async def test_what_the_server_remembers_needs_no_history_of_the_store(
         missed = await take_synced(wire.watch(**PROJECT, resume_token=token))
         assert sketch(missed) == ["CREATED 1"] * (1 + 2 * OPLOG_ENTRIES) + ["synced"]
         assert told_ids(missed)[0] == first.event_id
+
+
+async def test_what_is_forgotten_while_it_is_read_is_not_passed_over(
+    start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded store goes on reading after what it has forgotten, as if nothing had been there."""
+    monkeypatch.setattr("tidings_server.store.changes.FORGOTTEN_AFTER_SECONDS", -1.0)  # so that everything is old
+    async with start(mongodb_uri=SecretStr(forgetful.uri)) as wire:
+        position, created, told = await wire.server.store.now(), [], list[str]()
+
+        async def read(changes: AsyncGenerator[Change | None]) -> None:
+            for _ in range(20):
+                change = await anext(changes)
+                if change is not None and change.event is not None:
+                    told.append(change.event.event_id)
+                    more = 1 if len(told) == 1 else 3 * OPLOG_ENTRIES
+                    created.extend([(await wire.create()).event_id for _ in range(more)])
+                    await forgetful_mongo.admin.command("secantusAdmin.pruneOplog")
+
+        created.append((await wire.create()).event_id)
+        async with aclosing(wire.server.store.changes(position)) as changes:
+            with pytest.raises(HistoryLost):
+                await read(changes)
+        assert told == created[:2]
 
 
 async def test_a_server_that_starts_remembers_what_has_just_happened(

@@ -32,11 +32,14 @@ class Limits:
     watches_per_project_max: int = 5_000
     watches_max: int = 10_000
     watch_queue_max: int = 1_024
-    watch_page_size: int = 200
+    watch_page_size: int = 1_000
     watch_stall_seconds: float = 60.0
     watch_age_seconds: float = 3600.0
     catch_up_streams_max: int = 2
-    snapshot_pages_at_once_max: int = 8
+    snapshot_pages_at_once_max: int = 1
+    """A store that takes long for a page takes longer for several, until no page comes in time for anybody. The
+    embedded one looks at all events of a project for each page, so that pages are large.
+    """
     ring_changes_max: int = 10_000
     ring_bytes_max: int = 64 * 1024 * KIB
     ring_age_seconds: float = 600.0

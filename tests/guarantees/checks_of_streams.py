@@ -48,7 +48,8 @@ def resumable(recording: Recording, truth: Truth) -> Iterator[str]:
             for told in connection.told:
                 if told.kind == "reset" and not _may_be_lost(recording, truth, connection, last, fresh, told.time):
                     yield f"{connection}: was reset, though the store still had the changes since its token"
-                is_fresh = is_fresh or told.kind in {"synced", "reset"}
+                # Until it is synced again it may be told of the same loss again.
+                is_fresh = told.kind != "reset" and (is_fresh or told.kind == "synced")
                 # A server that was stopped itself calls its place stale in the first thing that it tells again.
                 last, fresh = told, told.time - told.lag if is_fresh and told.kind != "closing" else fresh
             ended_at = connection.ended.time if connection.ended else fresh

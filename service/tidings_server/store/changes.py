@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from time import monotonic
-from typing import Any, Final
+from time import time
+from typing import Any, Final, NamedTuple
 
 from bson.timestamp import Timestamp as ClusterTime
+from motor.motor_asyncio import AsyncIOMotorChangeStream
 from pymongo.errors import PyMongoError
 
 from tidings.v1.event_service_pb2 import (
@@ -39,10 +40,9 @@ from tidings_server.store.documents import EVENTS, MISSIONS, RUNS
 from tidings_server.store.fields import Codec, CorruptDocument, id_parts
 
 AWAIT_MILLISECONDS: Final = 500
-PAUSE_SECONDS_MAX: Final = 2.0
-"""After a longer pause a stream is begun anew: the embedded store passes over what it forgot meanwhile without a word,
-and only at the beginning of a stream does it show whether it still has the change that was read last.
-"""
+FORGOTTEN_AFTER_SECONDS: Final = 2.0
+"""No store in use forgets what is younger."""
+READ_AT_ONCE: Final = 100
 
 _RECORDS: Final[Mapping[str, tuple[str, Codec[Any]]]] = {
     EVENTS_COLLECTION: (EVENT.noun, EVENTS),
@@ -67,6 +67,9 @@ _PIPELINE: Final = [
 ]
 
 
+_NOTHING: Final = [{"$match": {"operationType": "none"}}]
+
+
 async def read_changes(database: Database, after: Checkpoint | Position | None = None) -> AsyncGenerator[Change | None]:
     """Yield every change after a place, in order, and None whenever there is none for a while. Never ends.
 
@@ -83,27 +86,23 @@ async def read_changes(database: Database, after: Checkpoint | Position | None =
         **_start(after),
     )
     positions = _Positions(after)
-    must_begin_there = isinstance(after, Position) and after.ordinal != LAST_OF_ITS_TIME
-    heard_at = monotonic()
+    place = _Place(after.token, after.position.seconds) if isinstance(after, Checkpoint) else None
     try:
         while True:
-            document = await stream.try_next()
-            if monotonic() - heard_at > PAUSE_SECONDS_MAX:
-                raise store_unavailable()
-            heard_at = monotonic()
-            if document is None:
+            begin = time()
+            documents = await _read(stream)
+            if place is not None and place.is_old:
+                await _check_is_stored(database, place)
+            place = _Place(stream.resume_token, documents[-1]["clusterTime"].time if documents else begin)
+            if not documents:
                 if not bool(stream.alive):  # Motor types this property as a method
                     raise HistoryLost
                 yield None
-                continue
-            position = positions.next(document)
-            # Where a change was it must still be: the embedded store begins after what it lost without a word.
-            if must_begin_there and isinstance(after, Position) and position[:2] != after[:2]:
-                raise HistoryLost
-            must_begin_there = False
-            if position > positions.given:
-                positions.given = position
-                yield replace(_change(document, position), checkpoint=Checkpoint(position, document["_id"]))
+            for document in documents:
+                position = positions.next(document)
+                if position > positions.given:
+                    positions.given = position
+                    yield replace(_change(document, position), checkpoint=Checkpoint(position, document["_id"]))
     except PyMongoError as error:
         if is_history_lost(error):
             raise HistoryLost from error
@@ -125,6 +124,41 @@ def _start(after: Checkpoint | Position | None) -> dict[str, Any]:
     return {}
 
 
+class _Place(NamedTuple):
+    """How far a stream has been read, and when that was the end of the history, in seconds since 1970."""
+
+    token: Any
+    seconds: float
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the store may have forgotten what came after it before that was read."""
+        return time() - self.seconds > FORGOTTEN_AFTER_SECONDS
+
+
+async def _read(stream: AsyncIOMotorChangeStream[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The next change as soon as there is one; several if they are old. None come if there is nothing for a while."""
+    documents: list[dict[str, Any]] = []
+    while (document := await stream.try_next()) is not None:
+        documents.append(document)
+        if len(documents) == READ_AT_ONCE or not _Place(None, document["clusterTime"].time).is_old:
+            break
+    return documents
+
+
+async def _check_is_stored(database: Database, place: _Place) -> None:
+    """Raises the driver's error if the store no longer has everything after a place.
+
+    The embedded store passes over what it has forgotten without a word, but where a stream begins.
+    """
+    stream = database.watch(_NOTHING, start_after=place.token, max_await_time_ms=1)
+    try:
+        await stream.try_next()
+    finally:
+        with suppress(PyMongoError):
+            await stream.close()
+
+
 class _Positions:
     """The positions of a stream's changes.
 
@@ -138,20 +172,27 @@ class _Positions:
         self._time = (0, 0)
         self._numbers: dict[str, int] = {}
         self._next_number = 0
+        # Where a change was it must still be: the embedded store begins after what it lost without a word.
+        is_of_change = isinstance(after, Position) and after.ordinal != LAST_OF_ITS_TIME
+        self._must_begin_at = self.given[:2] if is_of_change else None
         if isinstance(after, Checkpoint):
             self._time = self.given[:2]
             self._numbers[str(after.token)] = self.given.ordinal
             self._next_number = self.given.ordinal + 1
 
     def next(self, document: Mapping[str, Any]) -> Position:
-        time: ClusterTime = document["clusterTime"]
-        if (time.time, time.inc) != self._time:
-            self._time, self._numbers, self._next_number = (time.time, time.inc), {}, 0
+        """The position of the next change. Raises HistoryLost if it is the first, and not where the stream begins."""
+        made: ClusterTime = document["clusterTime"]
+        if self._must_begin_at not in {None, (made.time, made.inc)}:
+            raise HistoryLost
+        self._must_begin_at = None
+        if (made.time, made.inc) != self._time:
+            self._time, self._numbers, self._next_number = (made.time, made.inc), {}, 0
         token = str(document["_id"])
         if token not in self._numbers:
             self._numbers[token] = self._next_number
             self._next_number += 1
-        return Position(time.time, time.inc, self._numbers[token])
+        return Position(made.time, made.inc, self._numbers[token])
 
 
 def _change(document: Mapping[str, Any], position: Position) -> Change:

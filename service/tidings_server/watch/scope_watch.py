@@ -8,7 +8,8 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
+from itertools import chain
 from time import monotonic
 from typing import Final
 
@@ -25,7 +26,7 @@ from tidings.v1.event_service_pb2 import (
 from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.clock import Clock, to_millis
 from tidings_server.limits import Limits
-from tidings_server.store import EventStore, Key
+from tidings_server.store import EventStore, Key, Page, Query
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Selection
 from tidings_server.watch.stream import Stream, draining, history_lost
@@ -83,14 +84,12 @@ class ScopeWatch:
                     async for message in self._until_synced():
                         yield message
                     while not self._stream.is_over:
-                        change = await self._next()
-                        if change is not None:
-                            yield self._told(change)
-                        elif self._stream.needs_bookmark:
-                            yield self._stream.bookmark(self._place)
+                        for message in await self._news():
+                            yield message
                 except HistoryLost:
                     resumed = None
-                    yield self._start_over()
+                    if self._told_up_to != _BEFORE_ALL:  # else nothing has been told that could be wrong now
+                        yield self._start_over()
             for message in self._stream.end(self._place):
                 yield message
         except _ScopeGone:
@@ -105,9 +104,13 @@ class ScopeWatch:
         """Forget what was told, and say so; or raise Failure HISTORY_LOST if the caller would rather know."""
         if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
             raise history_lost() from None
-        self._tail = Tail(self._hub, self._selection, self._subscription, None)
         self._told_up_to = _BEFORE_ALL
         return self._stream.reset()
+
+    def _begin_here(self, after: Position | None = None) -> None:
+        """Take the changes after a position, or from now on: what was before, and may be lost, has no part in it."""
+        self._subscription.begin_again(self._hub.newest)
+        self._tail = Tail(self._hub, self._selection, self._subscription, after)
 
     @property
     def _place(self) -> Place:
@@ -126,13 +129,20 @@ class ScopeWatch:
         """Tell the changes between the place resumed from and now; a live watch begins now."""
         now = await self._hub.barrier()
         if self._request.live_only:
-            self._tail = Tail(self._hub, self._selection, self._subscription, now)
+            self._begin_here(now)
         while self._tail.position < now and not self._stream.is_over:
             change = await self._next(now)
             if change is not None:
                 yield self._told(change)
             elif self._stream.needs_bookmark:
                 yield self._stream.bookmark(self._place)
+
+    async def _news(self) -> Iterable[bytes]:
+        """What is to be told next: the changes that have come, when there are any, or a bookmark when it is time."""
+        change = await self._next()
+        if change is not None:
+            return chain([self._told(change)], map(self._told, self._tail.at_hand()))
+        return [self._stream.bookmark(self._place)] if self._stream.needs_bookmark else []
 
     async def _next(self, target: Position | None = None) -> Change | None:
         """As Tail.next, until something else is to be told. Raises _ScopeGone when the scope has expired."""
@@ -149,15 +159,10 @@ class ScopeWatch:
         """Tell every matching event as it is, from where this was begun, exact at the tail's position when done."""
         query = self._selection.query()
         while (told_up_to := self._told_up_to) is not None and not self._stream.is_over:
-            start = None if told_up_to == _BEFORE_ALL else told_up_to
-            while not await self._has_turn():
-                if self._stream.is_over:
-                    return
+            if not await self._has_turn():
                 yield self._stream.bookmark(self._place)
-            try:
-                page = await self._events.page(query, after=start, limit=self._limits.watch_page_size)
-            finally:
-                self._hub.snapshot_turn.release()
+                continue
+            page = await self._page(query, told_up_to)
             page_end = page.next or _AFTER_ALL
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
@@ -182,6 +187,16 @@ class ScopeWatch:
                 return await self._hub.snapshot_turn.acquire()
         except TimeoutError:
             return False
+
+    async def _page(self, query: Query, told_up_to: Key) -> Page[Event]:
+        """The next page of the snapshot, and the turn is over."""
+        try:
+            if told_up_to == _BEFORE_ALL:
+                self._begin_here()
+            after = None if told_up_to == _BEFORE_ALL else told_up_to
+            return await self._events.page(query, after=after, limit=self._limits.watch_page_size)
+        finally:
+            self._hub.snapshot_turn.release()
 
     def _apply(self, change: Change, items: dict[str, Event]) -> None:
         """Roll a page forward by one change. What comes after the page is left to the page that will hold it."""

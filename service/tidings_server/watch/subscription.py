@@ -76,6 +76,15 @@ class Subscription:
     def is_empty(self) -> bool:
         return not self._queue and self._trouble is None
 
+    @property
+    def at_hand(self) -> int:
+        """How many changes have come and are not taken yet."""
+        return len(self._queue)
+
+    def next_at_hand(self) -> Change | None:
+        """The next change, or None if there is none yet, or something that `next` raises."""
+        return self._queue.popleft() if self._queue else None
+
     async def next(self, until: float) -> Change | None:
         """The next change, or None if there is none until a time of the monotonic clock.
 
