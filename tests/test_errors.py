@@ -507,6 +507,15 @@ async def test_a_refusal_names_every_bad_field(server: Wire) -> None:
     }
 
 
+async def test_a_refusal_is_no_larger_than_what_callers_take(server: Wire) -> None:
+    """Clients of gRPC take 8 KiB of trailers, and end a call with an error of their own that has more."""
+    long = Struct(fields={f"{number}-{'k' * 1000}": Value(number_value=math.nan) for number in range(200)})
+    failed = await failure(server.events.CreateEvent(CreateEventRequest(event=Event(type="t", payload=long))))
+    assert failed.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert failed.fields
+    assert all(field.startswith("event.payload.") and field.endswith("…") for field in failed.fields)
+
+
 @pytest.mark.parametrize(
     ("request_", "fields"),
     [

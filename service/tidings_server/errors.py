@@ -6,8 +6,8 @@ A failure is raised where it happens and becomes a status in one place, the inte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import grpc
@@ -19,6 +19,11 @@ from tidings.v1 import error_reason_pb2 as reasons
 from tidings.v1.error_reason_pb2 import ErrorReason
 
 DOMAIN: Final = "tidings"
+FIELD_CHARACTERS_MAX: Final = 256
+VIOLATIONS_BYTES_MAX: Final = 6 * 1024
+"""gRPC clients take 8 KiB of trailers for certain, and what is larger ends a call with an error of their own."""
+VIOLATION_BYTES_BESIDE: Final = 32
+"""What a violation takes beside its texts: lengths, tags and the reason."""
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 
 _CODES: Final[Mapping[ErrorReason.ValueType, grpc.StatusCode]] = {
@@ -137,10 +142,24 @@ def _packed(detail: Message) -> any_pb2.Any:
 
 
 def invalid(violations: Sequence[Violation]) -> Failure:
-    """INVALID_ARGUMENT that names every violation; its reason is that of the first."""
+    """INVALID_ARGUMENT that names every violation, as far as there is room; its reason is that of the first."""
+    violations = list(_with_room(violations))
     named = "; ".join(": ".join(filter(None, (each.field, each.description))) for each in violations[:3])
     more = f"; and {len(violations) - 3} more" if len(violations) > 3 else ""
     return Failure(violations[0].reason, f"invalid request: {named}{more}", violations=violations)
+
+
+def _with_room(violations: Sequence[Violation]) -> Iterator[Violation]:
+    """Those of the violations that a gRPC client takes, fields shortened that have a payload's longest keys in them."""
+    room = VIOLATIONS_BYTES_MAX
+    for violation in violations:
+        field = violation.field
+        if len(field) > FIELD_CHARACTERS_MAX:
+            field = f"{field[:FIELD_CHARACTERS_MAX]}…"
+        room -= len(field.encode()) + len(violation.description.encode()) + VIOLATION_BYTES_BESIDE
+        if room < 0:
+            return
+        yield replace(violation, field=field)
 
 
 def response_too_large(event_id: str) -> Failure:
