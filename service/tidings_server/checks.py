@@ -27,11 +27,12 @@ from tidings.v1.event_service_pb2 import (
     ListEventsRequest,
     WatchEventRequest,
 )
-from tidings.v1.mission_service_pb2 import CreateMissionRequest, UpdateMissionRequest
+from tidings.v1.mission_service_pb2 import CreateMissionRequest, ListMissionsRequest, UpdateMissionRequest
 from tidings.v1.run_service_pb2 import (
     AddPlanStepsRequest,
     CreatePlanRequest,
     CreateRunRequest,
+    ListRunsRequest,
     UpdatePlanStepRequest,
     UpdateRunRequest,
 )
@@ -67,7 +68,9 @@ class Checker:
         self._own_rules: Mapping[type[Message], Callable[[Any], Violations]] = {
             CreateEventRequest: self._create,
             BatchCreateEventsRequest: self._batch_create,
-            ListEventsRequest: _list,
+            ListEventsRequest: _list_events,
+            ListMissionsRequest: _list,
+            ListRunsRequest: _list,
             UpdateTaskStatusRequest: self._update,
             WatchEventRequest: _watch,
             CreateMissionRequest: self._create_mission,
@@ -197,7 +200,13 @@ def _no_rules(_: Message) -> Violations:
     return iter(())
 
 
-def _list(request: ListEventsRequest) -> Violations:
+def _list(request: ListEventsRequest | ListMissionsRequest | ListRunsRequest) -> Violations:
+    if request.skip and request.page_token:
+        yield Violation("skip", "must not be given together with page_token")
+
+
+def _list_events(request: ListEventsRequest) -> Violations:
+    yield from _list(request)
     if (
         request.HasField("created_from")
         and request.HasField("created_before")

@@ -75,15 +75,18 @@ class EventService(EventServiceServicer):
 
     async def ListEvents(self, request: ListEventsRequest, context: Context) -> ListEventsResponse:
         project = CALLER.get().project
+        query = _query(project, request)
         page = await self._events.page(
-            _query(project, request),
+            query,
             after=self._page_tokens.read(request.page_token, project, request),
             limit=request.page_size or self._limits.page_size_default,
+            skip=request.skip,
         )
         return ListEventsResponse(
             events=page.items,
             next_page_token=self._page_tokens.write(page.next, project, request),
             unreadable_event_ids=page.unreadable,
+            total_size=await self._events.count(query) if request.count_total else 0,
         )
 
     async def DeleteEvent(self, request: DeleteEventRequest, context: Context) -> DeleteEventResponse:

@@ -56,9 +56,12 @@ class MissionService(MissionServiceServicer):
             project,
             after=self._page_tokens.read(request.page_token, project, request),
             limit=request.page_size or self._limits.page_size_default,
+            skip=request.skip,
         )
         return ListMissionsResponse(
-            missions=page.items, next_page_token=self._page_tokens.write(page.next, project, request)
+            missions=page.items,
+            next_page_token=self._page_tokens.write(page.next, project, request),
+            total_size=await self._missions.count(project) if request.count_total else 0,
         )
 
     async def UpdateMission(self, request: UpdateMissionRequest, context: Context) -> UpdateMissionResponse:

@@ -39,6 +39,6 @@ class PageTokens:
 
 def _context(project: str, request: ListRequest) -> list[bytes]:
     listed = copy.copy(request)
-    listed.ClearField("page_token")
-    listed.ClearField("page_size")
+    for name in ("page_token", "page_size", "skip", "count_total"):
+        listed.ClearField(name)
     return [project.encode(), request.DESCRIPTOR.full_name.encode(), listed.SerializeToString(deterministic=True)]

@@ -52,7 +52,7 @@ from tidings_server.run_record import (
     update_step,
 )
 from tidings_server.services.page_token import PageTokens
-from tidings_server.store import RunStore
+from tidings_server.store import RunQuery, RunStore
 from tidings_server.watch.watches import Watches
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -78,14 +78,18 @@ class RunService(RunServiceServicer):
 
     async def ListRuns(self, request: ListRunsRequest, context: Context) -> ListRunsResponse:
         project = CALLER.get().project
+        query = RunQuery(project, request.mission_id, request.states)
         page = await self._runs.page(
-            project,
-            request.mission_id,
-            request.states,
+            query,
             after=self._page_tokens.read(request.page_token, project, request),
             limit=request.page_size or self._limits.page_size_default,
+            skip=request.skip,
         )
-        return ListRunsResponse(runs=page.items, next_page_token=self._page_tokens.write(page.next, project, request))
+        return ListRunsResponse(
+            runs=page.items,
+            next_page_token=self._page_tokens.write(page.next, project, request),
+            total_size=await self._runs.count(query) if request.count_total else 0,
+        )
 
     async def UpdateRun(self, request: UpdateRunRequest, context: Context) -> UpdateRunResponse:
         return UpdateRunResponse(run=await self._change(request, lambda run, now: apply_update(run, request, now)))

@@ -4,7 +4,7 @@ from tidings_server.store.events import EventStore, Query
 from tidings_server.store.keys import KeyStore, StoredKey
 from tidings_server.store.missions import MissionStore
 from tidings_server.store.records import Key, Page
-from tidings_server.store.runs import RunStore
+from tidings_server.store.runs import RunQuery, RunStore
 from tidings_server.store.store import Store, StoreRefused
 from tidings_server.store.sweep import Sweeper
 from tidings_server.store.system import Deployment
@@ -17,6 +17,7 @@ __all__ = [
     "MissionStore",
     "Page",
     "Query",
+    "RunQuery",
     "RunStore",
     "Store",
     "StoreRefused",

@@ -81,19 +81,23 @@ class EventStore(RecordStore[Event]):
             gone = await self._missions.gone(project, {each.get("mission_id", "") for each in found.values()})
         return [self._outcome(event_id, found.get(document_id(project, event_id)), gone) for event_id in event_ids]
 
-    async def page(self, query: Query, *, after: Key | None, limit: int) -> Page[Event]:
-        """The next `limit` events that match, beginning after a key, within the size of a response."""
+    async def page(self, query: Query, *, after: Key | None, limit: int, skip: int = 0) -> Page[Event]:
+        """The next `limit` events that match, after a key and some to skip, within the size of a response."""
+        criteria = await self._criteria(query)
+        run_id = query.ids.get("run_id", "")
         with store_call():
-            gone = await self._missions.all_gone(query.project)
-            criteria = [*self._criteria(query), *([{"mission_id": {"$nin": gone}}] if gone else [])]
-            run_id = query.ids.get("run_id", "")
             last = (await self._run_log.last_sequences(query.project, [run_id])).get(run_id) if run_id else None
         if last is None:  # not of one run, or of one that is purged
-            return await self._page(criteria, newest_first=query.newest_first, after=after, limit=limit)
+            return await self._page(criteria, newest_first=query.newest_first, after=after, limit=limit, skip=skip)
         beyond = after and int(after[1])
         low, high = (0, (beyond or last + 1) - 1) if query.newest_first else (beyond or 0, last)
+        documents = self._of_log(query, run_id, criteria, low, high, skip + limit + 1)
         with store_call():
-            return await self._fill(self._of_log(query, run_id, criteria, low, high, limit + 1), limit)
+            return await self._fill(_skipping(documents, skip), limit)
+
+    async def count(self, query: Query) -> int:
+        """How many events match."""
+        return await self._count(await self._criteria(query))
 
     async def _of_log(
         self, query: Query, run_id: str, criteria: Sequence[Filter], low: int, high: int, size: int
@@ -170,7 +174,9 @@ class EventStore(RecordStore[Event]):
             return failure
         return record.resource
 
-    def _criteria(self, query: Query) -> list[Filter]:
+    async def _criteria(self, query: Query) -> list[Filter]:
+        with store_call():
+            gone = await self._missions.all_gone(query.project)
         # A deletion expires the record at once, so that one condition hides both the deleted and the expired.
         criteria: list[Filter] = [{"project": query.project}, {"expire_time": {"$gt": DatetimeMS(self._clock())}}]
         criteria += [{name: value} for name, value in query.ids.items()]
@@ -182,10 +188,19 @@ class EventStore(RecordStore[Event]):
             criteria.append({"create_time": {"$gte": DatetimeMS(query.created_from)}})
         if query.created_before is not None:
             criteria.append({"create_time": {"$lt": DatetimeMS(query.created_before)}})
+        if gone:
+            criteria.append({"mission_id": {"$nin": gone}})
         return criteria
 
     def _taken(self, record: Record[Event]) -> Failure:
         return taken(record)
+
+
+async def _skipping(documents: AsyncIterator[dict[str, Any]], skip: int) -> AsyncIterator[dict[str, Any]]:
+    async for document in documents:
+        if skip <= 0:
+            yield document
+        skip -= 1
 
 
 def _duplicates(error: BulkWriteError) -> set[int]:

@@ -30,9 +30,14 @@ class MissionStore(RecordStore[Mission]):
             raise MISSION.failure(reasons.ERROR_REASON_STORE_UNAVAILABLE, record.resource.mission_id, what)
         return await super()._create_again(record)
 
-    async def page(self, project: str, *, after: Key | None, limit: int) -> Page[Mission]:
+    async def page(self, project: str, *, after: Key | None, limit: int, skip: int = 0) -> Page[Mission]:
         """The project's missions, newest first."""
-        return await self._page([{"project": project}, NOT_DELETED], newest_first=True, after=after, limit=limit)
+        criteria = [{"project": project}, NOT_DELETED]
+        return await self._page(criteria, newest_first=True, after=after, limit=limit, skip=skip)
+
+    async def count(self, project: str) -> int:
+        """How many missions the project has."""
+        return await self._count([{"project": project}, NOT_DELETED])
 
     async def known(self, project: str, mission_ids: Iterable[str]) -> set[str]:
         """Those of the missions that exist."""

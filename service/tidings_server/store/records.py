@@ -161,14 +161,21 @@ class RecordStore(Generic[R]):
         except CorruptDocument as error:
             raise self._kind.corrupt(id_parts(document["_id"])[1]) from error
 
-    async def _page(self, criteria: Sequence[Filter], *, newest_first: bool, after: Key | None, limit: int) -> Page[R]:
-        """The next `limit` resources that meet all criteria, after a key, within the size of a response."""
+    async def _count(self, criteria: Sequence[Filter]) -> int:
+        """How many resources meet all criteria."""
+        with store_call():
+            return await self._collection.count_documents({"$and": list(criteria)})
+
+    async def _page(
+        self, criteria: Sequence[Filter], *, newest_first: bool, after: Key | None, limit: int, skip: int
+    ) -> Page[R]:
+        """The next `limit` resources that meet all criteria, after a key and some to skip, within a response's size."""
         direction = -1 if newest_first else 1
         with store_call():
             beyond = [_beyond(self.ORDER, after, "$lt" if newest_first else "$gt")] if after else []
             cursor = self._collection.find({"$and": [*criteria, *beyond]})
             cursor = cursor.sort([(column, direction) for column in self.ORDER])
-            return await self._fill(cursor.limit(limit + 1).batch_size(limit + 1), limit)
+            return await self._fill(cursor.skip(skip).limit(limit + 1).batch_size(limit + 1), limit)
 
     async def _fill(self, documents: AsyncIterator[dict[str, Any]], limit: int) -> Page[R]:
         page: Page[R] = Page([], [], None)

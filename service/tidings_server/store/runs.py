@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bson.datetime_ms import DatetimeMS
 
@@ -19,6 +20,15 @@ from tidings_server.store.documents import RUNS
 from tidings_server.store.missions import MissionStore
 from tidings_server.store.records import NOT_DELETED, Filter, Key, Page, RecordStore
 from tidings_server.store.run_log import RunLog
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs of a project to list: of a mission, if one is given, and in some states, if any are."""
+
+    project: str
+    mission_id: str = ""
+    states: Sequence[TaskState.ValueType] = ()
 
 
 class RunStore(RecordStore[Run]):
@@ -52,25 +62,31 @@ class RunStore(RecordStore[Run]):
     async def change(self, project: str, resource_id: str, mutation: Mutation[Run]) -> Run:
         return await self._numbered(project, await super().change(project, resource_id, mutation))
 
-    async def page(
-        self, project: str, mission_id: str, states: Sequence[TaskState.ValueType], *, after: Key | None, limit: int
-    ) -> Page[Run]:
-        """The project's runs of a mission, if one is given, and in some states, without their plans, newest first."""
+    async def page(self, query: RunQuery, *, after: Key | None, limit: int, skip: int = 0) -> Page[Run]:
+        """The runs that match, without their plans, newest first."""
+        criteria = await self._criteria(query)
+        page = await self._page(criteria, newest_first=True, after=after, limit=limit, skip=skip)
         with store_call():
-            gone = await self._missions.all_gone(project)
-        alive = {"$or": [{"expire_time": None}, {"expire_time": {"$gt": DatetimeMS(self._clock())}}]}
-        criteria: list[Filter] = [{"project": project}, NOT_DELETED, alive, {"mission_id": {"$nin": gone}}]
-        if mission_id:
-            criteria.append({"mission_id": mission_id})
-        if states:
-            criteria.append({"state": {"$in": [state_name(state) for state in states]}})
-        page = await self._page(criteria, newest_first=True, after=after, limit=limit)
-        with store_call():
-            last = await self._run_log.last_sequences(project, [run.run_id for run in page.items])
+            last = await self._run_log.last_sequences(query.project, [run.run_id for run in page.items])
         for run in page.items:
             run.last_sequence = last.get(run.run_id, 0)
             run.ClearField("plan")
         return page
+
+    async def count(self, query: RunQuery) -> int:
+        """How many runs match."""
+        return await self._count(await self._criteria(query))
+
+    async def _criteria(self, query: RunQuery) -> list[Filter]:
+        with store_call():
+            gone = await self._missions.all_gone(query.project)
+        alive = {"$or": [{"expire_time": None}, {"expire_time": {"$gt": DatetimeMS(self._clock())}}]}
+        criteria: list[Filter] = [{"project": query.project}, NOT_DELETED, alive, {"mission_id": {"$nin": gone}}]
+        if query.mission_id:
+            criteria.append({"mission_id": query.mission_id})
+        if query.states:
+            criteria.append({"state": {"$in": [state_name(state) for state in query.states]}})
+        return criteria
 
     async def _numbered(self, project: str, run: Run) -> Run:
         with store_call():

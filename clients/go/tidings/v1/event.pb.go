@@ -46,7 +46,9 @@ type Event struct {
 	// `step_completed`, `step_failed`, `tool_call`, `tool_result`, `message`, `error`, `custom`. Exa:
 	// `webset.created`, `webset.deleted`, `webset.idle`, `webset.paused`, `webset.item.created`,
 	// `webset.item.enriched`, `webset.search.created`, `webset.search.updated`, `webset.search.canceled`,
-	// `webset.search.completed`.
+	// `webset.search.completed`, `webset.export.created`, `webset.export.completed`, `import.created`,
+	// `import.completed`, `monitor.created`, `monitor.updated`, `monitor.deleted`, `monitor.run.created`,
+	// `monitor.run.completed`.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// One line for people. At most 4,096 characters.
 	Summary string `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`

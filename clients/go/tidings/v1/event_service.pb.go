@@ -922,7 +922,11 @@ type ListEventsRequest struct {
 	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
 	// The order, by `create_time`, then by `sequence`, then by `event_id`: events of one run are in the order of their
 	// sequence.
-	Order         ListOrder `protobuf:"varint,11,opt,name=order,proto3,enum=tidings.v1.ListOrder" json:"order,omitempty"`
+	Order ListOrder `protobuf:"varint,11,opt,name=order,proto3,enum=tidings.v1.ListOrder" json:"order,omitempty"`
+	// How many events to leave out before the page: for callers that count pages. Not together with `page_token`.
+	Skip int32 `protobuf:"varint,12,opt,name=skip,proto3" json:"skip,omitempty"`
+	// Whether the response says how many events there are in all pages together, which costs a count of them.
+	CountTotal    bool `protobuf:"varint,13,opt,name=count_total,json=countTotal,proto3" json:"count_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1034,6 +1038,20 @@ func (x *ListEventsRequest) GetOrder() ListOrder {
 	return ListOrder_LIST_ORDER_UNSPECIFIED
 }
 
+func (x *ListEventsRequest) GetSkip() int32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetCountTotal() bool {
+	if x != nil {
+		return x.CountTotal
+	}
+	return false
+}
+
 // ListEventsResponse is one page.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1044,8 +1062,10 @@ type ListEventsResponse struct {
 	// Events of this page whose stored record cannot be read, so that they are missing above. GetEvent fails for
 	// them with DATA_LOSS, reason CORRUPT_RECORD.
 	UnreadableEventIds []string `protobuf:"bytes,3,rep,name=unreadable_event_ids,json=unreadableEventIds,proto3" json:"unreadable_event_ids,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// How many events there are in all pages together; only set if `count_total` was.
+	TotalSize     int32 `protobuf:"varint,4,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListEventsResponse) Reset() {
@@ -1097,6 +1117,13 @@ func (x *ListEventsResponse) GetUnreadableEventIds() []string {
 		return x.UnreadableEventIds
 	}
 	return nil
+}
+
+func (x *ListEventsResponse) GetTotalSize() int32 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
 }
 
 // DeleteEventRequest names an event to delete.
@@ -2045,7 +2072,7 @@ const file_tidings_v1_event_service_proto_rawDesc = "" +
 	"\x15BatchGetEventsRequest\x121\n" +
 	"\tevent_ids\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\b\x01\x10\xf4\x03\"\ar\x05\x10\x01\x18\x80\x01R\beventIds\"K\n" +
 	"\x16BatchGetEventsResponse\x121\n" +
-	"\aresults\x18\x01 \x03(\v2\x17.tidings.v1.EventResultR\aresults\"\xc1\x04\n" +
+	"\aresults\x18\x01 \x03(\v2\x17.tidings.v1.EventResultR\aresults\"\x84\x05\n" +
 	"\x11ListEventsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -2061,11 +2088,16 @@ const file_tidings_v1_event_service_proto_rawDesc = "" +
 	"\fcreated_from\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\v\"\a\b\xff\x82\xd1\xff\xaf\a2\x00R\vcreatedFrom\x12T\n" +
 	"\x0ecreated_before\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\v\"\a\b\xff\x82\xd1\xff\xaf\a2\x00R\rcreatedBefore\x125\n" +
-	"\x05order\x18\v \x01(\x0e2\x15.tidings.v1.ListOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"\x99\x01\n" +
+	"\x05order\x18\v \x01(\x0e2\x15.tidings.v1.ListOrderB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12 \n" +
+	"\x04skip\x18\f \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xad\xe2\x04(\x00R\x04skip\x12\x1f\n" +
+	"\vcount_total\x18\r \x01(\bR\n" +
+	"countTotal\"\xb8\x01\n" +
 	"\x12ListEventsResponse\x12)\n" +
 	"\x06events\x18\x01 \x03(\v2\x11.tidings.v1.EventR\x06events\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x120\n" +
-	"\x14unreadable_event_ids\x18\x03 \x03(\tR\x12unreadableEventIds\"\x9b\x01\n" +
+	"\x14unreadable_event_ids\x18\x03 \x03(\tR\x12unreadableEventIds\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x04 \x01(\x05R\ttotalSize\"\x9b\x01\n" +
 	"\x12DeleteEventRequest\x12&\n" +
 	"\bevent_id\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\aeventId\x124\n" +
 	"\x11expected_revision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10expectedRevision\x12'\n" +

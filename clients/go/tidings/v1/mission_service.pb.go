@@ -216,7 +216,11 @@ type ListMissionsRequest struct {
 	// How many missions to return at most: 1 to 1,000, 50 if not set. A page may hold fewer, though more follow.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// How many missions to leave out before the page: for callers that count pages. Not together with `page_token`.
+	Skip int32 `protobuf:"varint,3,opt,name=skip,proto3" json:"skip,omitempty"`
+	// Whether the response says how many missions there are in all pages together, which costs a count of them.
+	CountTotal    bool `protobuf:"varint,4,opt,name=count_total,json=countTotal,proto3" json:"count_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +269,20 @@ func (x *ListMissionsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListMissionsRequest) GetSkip() int32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+func (x *ListMissionsRequest) GetCountTotal() bool {
+	if x != nil {
+		return x.CountTotal
+	}
+	return false
+}
+
 // ListMissionsResponse is one page.
 type ListMissionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -272,6 +290,8 @@ type ListMissionsResponse struct {
 	Missions []*Mission `protobuf:"bytes,1,rep,name=missions,proto3" json:"missions,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many missions there are in all pages together; only set if `count_total` was.
+	TotalSize     int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -318,6 +338,13 @@ func (x *ListMissionsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListMissionsResponse) GetTotalSize() int32 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
 }
 
 // UpdateMissionRequest says what to change.
@@ -555,15 +582,20 @@ const file_tidings_v1_mission_service_proto_rawDesc = "" +
 	"\n" +
 	"mission_id\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\tmissionId\"C\n" +
 	"\x12GetMissionResponse\x12-\n" +
-	"\amission\x18\x01 \x01(\v2\x13.tidings.v1.MissionR\amission\"g\n" +
+	"\amission\x18\x01 \x01(\v2\x13.tidings.v1.MissionR\amission\"\xaa\x01\n" +
 	"\x13ListMissionsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\"o\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12 \n" +
+	"\x04skip\x18\x03 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xad\xe2\x04(\x00R\x04skip\x12\x1f\n" +
+	"\vcount_total\x18\x04 \x01(\bR\n" +
+	"countTotal\"\x8e\x01\n" +
 	"\x14ListMissionsResponse\x12/\n" +
 	"\bmissions\x18\x01 \x03(\v2\x13.tidings.v1.MissionR\bmissions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x03 \x01(\x05R\ttotalSize\"\xb7\x02\n" +
 	"\x14UpdateMissionRequest\x125\n" +
 	"\amission\x18\x01 \x01(\v2\x13.tidings.v1.MissionB\x06\xbaH\x03\xc8\x01\x01R\amission\x12\x88\x01\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskBK\xbaHH\xc8\x01\x01\xe2\x01B\x12\x04name\x12\vdescription\x12\finstructions\x12\x05model\x12\x0eexecution_mode\x12\bmetadataR\n" +

@@ -240,7 +240,11 @@ type ListRunsRequest struct {
 	// Only runs of this mission.
 	MissionId string `protobuf:"bytes,3,opt,name=mission_id,json=missionId,proto3" json:"mission_id,omitempty"`
 	// Only runs in one of these states, at most 8.
-	States        []TaskState `protobuf:"varint,4,rep,packed,name=states,proto3,enum=tidings.v1.TaskState" json:"states,omitempty"`
+	States []TaskState `protobuf:"varint,4,rep,packed,name=states,proto3,enum=tidings.v1.TaskState" json:"states,omitempty"`
+	// How many runs to leave out before the page: for callers that count pages. Not together with `page_token`.
+	Skip int32 `protobuf:"varint,5,opt,name=skip,proto3" json:"skip,omitempty"`
+	// Whether the response says how many runs there are in all pages together, which costs a count of them.
+	CountTotal    bool `protobuf:"varint,6,opt,name=count_total,json=countTotal,proto3" json:"count_total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +307,20 @@ func (x *ListRunsRequest) GetStates() []TaskState {
 	return nil
 }
 
+func (x *ListRunsRequest) GetSkip() int32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+func (x *ListRunsRequest) GetCountTotal() bool {
+	if x != nil {
+		return x.CountTotal
+	}
+	return false
+}
+
 // ListRunsResponse is one page.
 type ListRunsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -310,6 +328,8 @@ type ListRunsResponse struct {
 	Runs []*Run `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many runs there are in all pages together; only set if `count_total` was.
+	TotalSize     int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +376,13 @@ func (x *ListRunsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListRunsResponse) GetTotalSize() int32 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
 }
 
 // UpdateRunRequest says what to change.
@@ -1762,7 +1789,7 @@ const file_tidings_v1_run_service_proto_rawDesc = "" +
 	"\n" +
 	"mission_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\tmissionId\"3\n" +
 	"\x0eGetRunResponse\x12!\n" +
-	"\x03run\x18\x01 \x01(\v2\x0f.tidings.v1.RunR\x03run\"\xce\x01\n" +
+	"\x03run\x18\x01 \x01(\v2\x0f.tidings.v1.RunR\x03run\"\x91\x02\n" +
 	"\x0fListRunsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
@@ -1770,10 +1797,15 @@ const file_tidings_v1_run_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\tpageToken\x12'\n" +
 	"\n" +
 	"mission_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\tmissionId\x12@\n" +
-	"\x06states\x18\x04 \x03(\x0e2\x15.tidings.v1.TaskStateB\x11\xbaH\x0e\x92\x01\v\x10\b\"\a\x82\x01\x04\x10\x01 \x00R\x06states\"_\n" +
+	"\x06states\x18\x04 \x03(\x0e2\x15.tidings.v1.TaskStateB\x11\xbaH\x0e\x92\x01\v\x10\b\"\a\x82\x01\x04\x10\x01 \x00R\x06states\x12 \n" +
+	"\x04skip\x18\x05 \x01(\x05B\f\xbaH\t\x1a\a\x18\x80\xad\xe2\x04(\x00R\x04skip\x12\x1f\n" +
+	"\vcount_total\x18\x06 \x01(\bR\n" +
+	"countTotal\"~\n" +
 	"\x10ListRunsResponse\x12#\n" +
 	"\x04runs\x18\x01 \x03(\v2\x0f.tidings.v1.RunR\x04runs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe2\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x03 \x01(\x05R\ttotalSize\"\xe2\x03\n" +
 	"\x10UpdateRunRequest\x12\"\n" +
 	"\x06run_id\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x01R\x05runId\x12'\n" +
 	"\n" +

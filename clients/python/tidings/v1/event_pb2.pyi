@@ -67,7 +67,9 @@ class Event(_message.Message):
     `step_completed`, `step_failed`, `tool_call`, `tool_result`, `message`, `error`, `custom`. Exa:
     `webset.created`, `webset.deleted`, `webset.idle`, `webset.paused`, `webset.item.created`,
     `webset.item.enriched`, `webset.search.created`, `webset.search.updated`, `webset.search.canceled`,
-    `webset.search.completed`.
+    `webset.search.completed`, `webset.export.created`, `webset.export.completed`, `import.created`,
+    `import.completed`, `monitor.created`, `monitor.updated`, `monitor.deleted`, `monitor.run.created`,
+    `monitor.run.completed`.
     """
     summary: _builtins.str
     """One line for people. At most 4,096 characters."""

@@ -475,6 +475,8 @@ class ListEventsRequest(_message.Message):
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
+    COUNT_TOTAL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many events to return at most: 1 to 1,000, 50 if not set. A page may hold fewer, though more follow."""
     page_token: _builtins.str
@@ -491,6 +493,10 @@ class ListEventsRequest(_message.Message):
     """The order, by `create_time`, then by `sequence`, then by `event_id`: events of one run are in the order of their
     sequence.
     """
+    skip: _builtins.int
+    """How many events to leave out before the page: for callers that count pages. Not together with `page_token`."""
+    count_total: _builtins.bool
+    """Whether the response says how many events there are in all pages together, which costs a count of them."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only events of one of these types, at most 32."""
@@ -521,10 +527,12 @@ class ListEventsRequest(_message.Message):
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
         order: Global___ListOrder.ValueType = ...,
+        skip: _builtins.int = ...,
+        count_total: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_before", b"created_before", "created_from", b"created_from", "mission_id", b"mission_id", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "states", b"states", "step_id", b"step_id", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "count_total", b"count_total", "created_before", b"created_before", "created_from", b"created_from", "mission_id", b"mission_id", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "skip", b"skip", "states", b"states", "step_id", b"step_id", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,8 +547,11 @@ class ListEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREADABLE_EVENT_IDS_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The token of the next page; empty on the last one."""
+    total_size: _builtins.int
+    """How many events there are in all pages together; only set if `count_total` was."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events of this page; at most about 3 MiB."""
@@ -557,10 +568,11 @@ class ListEventsResponse(_message.Message):
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         next_page_token: _builtins.str = ...,
         unreadable_event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "unreadable_event_ids", b"unreadable_event_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "total_size", b"total_size", "unreadable_event_ids", b"unreadable_event_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from tidings.v1 import mission_pb2 as tidings_dot_v1_dot_mission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/v1/mission_service.proto\x12\ntidings.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x18tidings/v1/mission.proto\"D\n\x14\x43reateMissionRequest\x12,\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.MissionB\x06\xbaH\x03\xc8\x01\x01\"=\n\x15\x43reateMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"4\n\x11GetMissionRequest\x12\x1f\n\nmission_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x01\xc8\x01\x01\":\n\x12GetMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"R\n\x13ListMissionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"V\n\x14ListMissionsResponse\x12%\n\x08missions\x18\x01 \x03(\x0b\x32\x13.tidings.v1.Mission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x02\n\x14UpdateMissionRequest\x12,\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.MissionB\x06\xbaH\x03\xc8\x01\x01\x12|\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBK\xbaHH\xc8\x01\x01\xe2\x01\x42\x12\x04name\x12\x0b\x64\x65scription\x12\x0cinstructions\x12\x05model\x12\x0e\x65xecution_mode\x12\x08metadata\x12\"\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"=\n\x15UpdateMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"y\n\x14\x44\x65leteMissionRequest\x12\x1f\n\nmission_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x01\xc8\x01\x01\x12\"\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\x17\n\x15\x44\x65leteMissionResponse2\xc5\x03\n\x0eMissionService\x12V\n\rCreateMission\x12 .tidings.v1.CreateMissionRequest\x1a!.tidings.v1.CreateMissionResponse\"\x00\x12P\n\nGetMission\x12\x1d.tidings.v1.GetMissionRequest\x1a\x1e.tidings.v1.GetMissionResponse\"\x03\x90\x02\x01\x12V\n\x0cListMissions\x12\x1f.tidings.v1.ListMissionsRequest\x1a .tidings.v1.ListMissionsResponse\"\x03\x90\x02\x01\x12V\n\rUpdateMission\x12 .tidings.v1.UpdateMissionRequest\x1a!.tidings.v1.UpdateMissionResponse\"\x00\x12Y\n\rDeleteMission\x12 .tidings.v1.DeleteMissionRequest\x1a!.tidings.v1.DeleteMissionResponse\"\x03\x90\x02\x02\x42R\n\x0e\x64\x65v.tidings.v1P\x01Z>github.com/tidings-dev/tidings/clients/go/tidings/v1;tidingsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidings/v1/mission_service.proto\x12\ntidings.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x18tidings/v1/mission.proto\"D\n\x14\x43reateMissionRequest\x12,\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.MissionB\x06\xbaH\x03\xc8\x01\x01\"=\n\x15\x43reateMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"4\n\x11GetMissionRequest\x12\x1f\n\nmission_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x01\xc8\x01\x01\":\n\x12GetMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"\x83\x01\n\x13ListMissionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1a\n\x04skip\x18\x03 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xad\xe2\x04(\x00\x12\x13\n\x0b\x63ount_total\x18\x04 \x01(\x08\"j\n\x14ListMissionsResponse\x12%\n\x08missions\x18\x01 \x03(\x0b\x32\x13.tidings.v1.Mission\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"\x84\x02\n\x14UpdateMissionRequest\x12,\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.MissionB\x06\xbaH\x03\xc8\x01\x01\x12|\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskBK\xbaHH\xc8\x01\x01\xe2\x01\x42\x12\x04name\x12\x0b\x64\x65scription\x12\x0cinstructions\x12\x05model\x12\x0e\x65xecution_mode\x12\x08metadata\x12\"\n\x11\x65xpected_revision\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"=\n\x15UpdateMissionResponse\x12$\n\x07mission\x18\x01 \x01(\x0b\x32\x13.tidings.v1.Mission\"y\n\x14\x44\x65leteMissionRequest\x12\x1f\n\nmission_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\x80\x01\xc8\x01\x01\x12\"\n\x11\x65xpected_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\x17\n\x15\x44\x65leteMissionResponse2\xc5\x03\n\x0eMissionService\x12V\n\rCreateMission\x12 .tidings.v1.CreateMissionRequest\x1a!.tidings.v1.CreateMissionResponse\"\x00\x12P\n\nGetMission\x12\x1d.tidings.v1.GetMissionRequest\x1a\x1e.tidings.v1.GetMissionResponse\"\x03\x90\x02\x01\x12V\n\x0cListMissions\x12\x1f.tidings.v1.ListMissionsRequest\x1a .tidings.v1.ListMissionsResponse\"\x03\x90\x02\x01\x12V\n\rUpdateMission\x12 .tidings.v1.UpdateMissionRequest\x1a!.tidings.v1.UpdateMissionResponse\"\x00\x12Y\n\rDeleteMission\x12 .tidings.v1.DeleteMissionRequest\x1a!.tidings.v1.DeleteMissionResponse\"\x03\x90\x02\x02\x42R\n\x0e\x64\x65v.tidings.v1P\x01Z>github.com/tidings-dev/tidings/clients/go/tidings/v1;tidingsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMISSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTMISSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMISSIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTMISSIONSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTMISSIONSREQUEST'].fields_by_name['skip']._serialized_options = b'\272H\t\032\007\030\200\255\342\004(\000'
   _globals['_UPDATEMISSIONREQUEST'].fields_by_name['mission']._loaded_options = None
   _globals['_UPDATEMISSIONREQUEST'].fields_by_name['mission']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEMISSIONREQUEST'].fields_by_name['update_mask']._loaded_options = None
@@ -71,18 +73,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMISSIONREQUEST']._serialized_end=322
   _globals['_GETMISSIONRESPONSE']._serialized_start=324
   _globals['_GETMISSIONRESPONSE']._serialized_end=382
-  _globals['_LISTMISSIONSREQUEST']._serialized_start=384
-  _globals['_LISTMISSIONSREQUEST']._serialized_end=466
-  _globals['_LISTMISSIONSRESPONSE']._serialized_start=468
-  _globals['_LISTMISSIONSRESPONSE']._serialized_end=554
-  _globals['_UPDATEMISSIONREQUEST']._serialized_start=557
-  _globals['_UPDATEMISSIONREQUEST']._serialized_end=817
-  _globals['_UPDATEMISSIONRESPONSE']._serialized_start=819
-  _globals['_UPDATEMISSIONRESPONSE']._serialized_end=880
-  _globals['_DELETEMISSIONREQUEST']._serialized_start=882
-  _globals['_DELETEMISSIONREQUEST']._serialized_end=1003
-  _globals['_DELETEMISSIONRESPONSE']._serialized_start=1005
-  _globals['_DELETEMISSIONRESPONSE']._serialized_end=1028
-  _globals['_MISSIONSERVICE']._serialized_start=1031
-  _globals['_MISSIONSERVICE']._serialized_end=1484
+  _globals['_LISTMISSIONSREQUEST']._serialized_start=385
+  _globals['_LISTMISSIONSREQUEST']._serialized_end=516
+  _globals['_LISTMISSIONSRESPONSE']._serialized_start=518
+  _globals['_LISTMISSIONSRESPONSE']._serialized_end=624
+  _globals['_UPDATEMISSIONREQUEST']._serialized_start=627
+  _globals['_UPDATEMISSIONREQUEST']._serialized_end=887
+  _globals['_UPDATEMISSIONRESPONSE']._serialized_start=889
+  _globals['_UPDATEMISSIONRESPONSE']._serialized_end=950
+  _globals['_DELETEMISSIONREQUEST']._serialized_start=952
+  _globals['_DELETEMISSIONREQUEST']._serialized_end=1073
+  _globals['_DELETEMISSIONRESPONSE']._serialized_start=1075
+  _globals['_DELETEMISSIONRESPONSE']._serialized_end=1098
+  _globals['_MISSIONSERVICE']._serialized_start=1101
+  _globals['_MISSIONSERVICE']._serialized_end=1554
 # @@protoc_insertion_point(module_scope)
