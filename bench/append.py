@@ -37,7 +37,7 @@ BATCH = 100
 async def main() -> None:
     configure_logs("auto")
     async with (
-        serve(Config(listen="127.0.0.1:0")) as server,
+        serve(Config(listen="127.0.0.1:0", http_port="off")) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         events = EventServiceStub(channel)

@@ -124,7 +124,7 @@ def _run(work: Callable[..., Awaitable[None]], pipe: Connection, *arguments: obj
 
 
 async def _tidings(pipe: Connection, store_uri: str) -> None:
-    config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(store_uri))
+    config = Config(listen="127.0.0.1:0", http_port="off", mongodb_uri=SecretStr(store_uri))
     async with serve(config, limits=_LIMITS) as server:
         pipe.send(server.port)
         await asyncio.to_thread(pipe.recv)

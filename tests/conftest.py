@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient
@@ -20,7 +21,7 @@ from tidings_server.config import Config
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
 from tidings_server.server import serve
-from wire import Wire
+from wire import WITHIN_SECONDS, Wire
 
 Start = Callable[..., AbstractAsyncContextManager[Wire]]
 
@@ -56,7 +57,7 @@ def start(mongodb_uri: str, database: str) -> Start:
 
     @asynccontextmanager
     async def started(clock: Any = system_clock, limits: Limits | None = None, **settings: Any) -> AsyncIterator[Wire]:
-        settings = {"listen": "127.0.0.1:0", "mongodb_uri": SecretStr(mongodb_uri), **settings}
+        settings = {"listen": "127.0.0.1:0", "http_port": "off", "mongodb_uri": SecretStr(mongodb_uri), **settings}
         config = Config(mongodb_database=database, **settings)
         async with serve(config, clock=clock, limits=limits) as server, Wire(server) as wire:
             yield wire
@@ -68,9 +69,17 @@ def start(mongodb_uri: str, database: str) -> Start:
 async def server(mongodb_uri: str) -> AsyncIterator[Wire]:
     """One server for all tests that need nothing special. They share its project: use ids of your own."""
     name = f"test_{uuid.uuid4().hex}"
-    config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(mongodb_uri), mongodb_database=name)
+    config = Config(listen="127.0.0.1:0", http_port=0, mongodb_uri=SecretStr(mongodb_uri), mongodb_database=name)
     async with serve(config) as running, Wire(running) as wire:
         yield wire
+
+
+@pytest.fixture
+async def http(server: Wire) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that server's HTTP face."""
+    base_url = f"http://127.0.0.1:{server.server.http_port}"
+    async with httpx.AsyncClient(base_url=base_url, timeout=WITHIN_SECONDS) as client:
+        yield client
 
 
 @pytest.fixture

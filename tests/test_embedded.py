@@ -235,7 +235,7 @@ async def test_a_server_starts_on_a_store_with_a_long_history() -> None:
     async with EmbeddedStore(None) as store, connected(store) as client:
         for _ in range(20):
             await client.test.notes.insert_many([{"number": number} for number in range(5_000)])
-        config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(store.uri))
+        config = Config(listen="127.0.0.1:0", http_port="off", mongodb_uri=SecretStr(store.uri))
         async with serve(config) as running, Wire(running) as wire:
             await wire.create()
 

@@ -56,3 +56,11 @@ def test_the_limits_are_those_of_the_code() -> None:
     }
     for what, limit in facts.items():
         assert f"{what} {limit} |" in README
+
+
+@pytest.mark.parametrize("language", ["go", "java"])
+def test_the_programs_are_those_of_the_clients(language: str) -> None:
+    """Which their own tests run."""
+    program = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    theirs = (ROOT / "clients" / language / "README.md").read_text(encoding="utf-8")
+    assert program.findall(README) == program.findall(theirs)[:1]

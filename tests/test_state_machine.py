@@ -464,7 +464,7 @@ def answer(server: SimpleNamespace, service: str, method: str, request: Any) -> 
 @contextmanager
 def two_servers(uri: str, database: str, clock: SetClock) -> Iterator[list[SimpleNamespace]]:
     """Clients of two servers on one store that run in another thread."""
-    config = Config(listen="127.0.0.1:0", mongodb_uri=SecretStr(uri), mongodb_database=database)
+    config = Config(listen="127.0.0.1:0", http_port="off", mongodb_uri=SecretStr(uri), mongodb_database=database)
     started: Future[tuple[list[int], Callable[[], Any]]] = Future()
 
     async def run() -> None:

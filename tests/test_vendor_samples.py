@@ -6,23 +6,27 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+import httpx
 import protovalidate
 import pytest
 from google.protobuf import json_format
 
-import vendor_views
 from tidings.v1.event_pb2 import Event
-from tidings.v1.event_service_pb2 import CreateEventRequest, DeleteEventRequest, GetEventRequest
+from tidings.v1.event_service_pb2 import CreateEventRequest, DeleteEventRequest
 
 Sample = dict[str, Any]
 
-VIEWS: dict[str, Callable[[Event], dict[str, Any]]] = {
-    "mem0": vendor_views.mem0,
-    "gomemory": vendor_views.gomemory,
-    "exa": vendor_views.exa,
-    "telnyx": vendor_views.telnyx,
-    "memos": vendor_views.memos,
+ADDRESSES: dict[str, Callable[[Event], str]] = {
+    "mem0": lambda event: f"/v1/event/{event.event_id}/",
+    "gomemory": lambda event: f"/get_status/{event.event_id}",
+    "exa": lambda event: f"/websets/v0/events/{event.event_id}",
+    "telnyx": lambda event: f"/v2/ai/missions/{event.mission_id}/runs/{event.run_id}/events/{event.event_id}",
+    "memos": lambda event: "/api/openmem/v1/get/status",
 }
+"""Where each vendor's page says that the event is asked for."""
+
+PLACEHOLDER = "<string>"
+"""What Exa's page prints for any text, also where its SDK takes one only, as for `object`."""
 
 SAMPLES: dict[str, Sample] = {
     file.name.removesuffix(".json"): json.loads(file.read_text(encoding="utf-8"))
@@ -48,7 +52,7 @@ def expected_document(sample: Sample, event_id: str) -> dict[str, Any]:
     return document
 
 
-def exactly(document: dict[str, Any]) -> str:
+def exactly(document: Any) -> str:
     """JSON text, in which 1 and 1.0, or 1 and true, are not equal as they are in Python."""
     return json.dumps(document, sort_keys=True)
 
@@ -60,8 +64,29 @@ def test_sample_request_is_valid(sample: Sample) -> None:
     assert json_format.MessageToDict(request) == sample["request"]  # so it is written in the canonical names
 
 
+async def asked(http: httpx.AsyncClient, vendor: str, event: Event) -> Any:
+    """What the HTTP face answers to the vendor's callers."""
+    address = ADDRESSES[vendor](event)
+    answer = await (http.post(address, json={"task_id": event.event_id}) if vendor == "memos" else http.get(address))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def holds(answer: Any, document: Any) -> bool:
+    """Whether an answer has all that a document has, and perhaps what Exa's SDK insists on and its page leaves out."""
+    if isinstance(document, dict):
+        return isinstance(answer, dict) and all(
+            name in answer and holds(answer[name], each) for name, each in document.items()
+        )
+    if isinstance(document, list):
+        return isinstance(answer, list) and len(answer) == len(document) and all(map(holds, answer, document))
+    if document == PLACEHOLDER:
+        return isinstance(answer, str)
+    return exactly(answer) == exactly(document)
+
+
 @each_sample
-async def test_sample_reads_back_equal(sample: Sample, server: Any) -> None:
+async def test_sample_reads_back_equal(sample: Sample, server: Any, http: httpx.AsyncClient) -> None:
     request = request_of(sample)
     if request.event.run_id:
         await server.create_mission(mission_id=request.event.mission_id)
@@ -69,15 +94,18 @@ async def test_sample_reads_back_equal(sample: Sample, server: Any) -> None:
     created = await server.events.CreateEvent(request)
     event_id = created.event.event_id
     try:
-        got = await server.events.GetEvent(GetEventRequest(event_id=event_id))
-        view = VIEWS[sample["vendor"]](got.event)
-        assert exactly(view) == exactly(expected_document(sample, event_id))
+        answer, document = await asked(http, sample["vendor"], created.event), expected_document(sample, event_id)
+        if sample["vendor"] == "exa":
+            document["createdAt"] = created.event.create_time.ToJsonString()  # by which Exa's lists are ordered
+            assert holds(answer, document)
+        else:
+            assert exactly(answer) == exactly(document)
     finally:  # two samples are the same MemOS task at different times
         await server.events.DeleteEvent(DeleteEventRequest(event_id=event_id))
 
 
 def test_every_vendor_has_a_sample() -> None:
-    assert {sample["vendor"] for sample in SAMPLES.values()} == VIEWS.keys()
+    assert {sample["vendor"] for sample in SAMPLES.values()} == ADDRESSES.keys()
     for sample in SAMPLES.values():
         assert sample.keys() == {"vendor", "source", "document", "request"}
         assert ": https://" in sample["source"]

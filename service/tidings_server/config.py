@@ -4,20 +4,50 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Config(BaseSettings):
-    """Settings. Each is a flag (`--listen`) and an environment variable (`TIDINGS_LISTEN`); the flag wins."""
+class HttpConfig(BaseSettings):
+    """The settings of the HTTP face, in the server or alone."""
 
     model_config = SettingsConfigDict(
         env_prefix="TIDINGS_",
         frozen=True,
         extra="forbid",
     )
+
+    http_port: int | Literal["off"] = Field(
+        8080, description="port of the HTTP face; 0 picks a free one, `off` is none"
+    )
+    gomemory_key: SecretStr | None = Field(
+        None, description="API key of HTTP callers with GoMemory's SDK, which cannot send one"
+    )
+    memos_status_as_list: bool = Field(
+        False, description="whether MemOS's SDK gets a status as a list of one, as before its release 2.0.24"
+    )
+    tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain")
+    tls_key: Path | None = Field(None, description="PEM file with the server's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file with the CA that must have signed clients' certificates"
+    )
+    log_format: str = Field(
+        "auto", description="`json`, `text`, or `auto`: text on a terminal", pattern="^(json|text|auto)$"
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key must be given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
+        return self
+
+
+class Config(HttpConfig):
+    """Settings. Each is a flag (`--listen`) and an environment variable (`TIDINGS_LISTEN`); the flag wins."""
 
     listen: str = Field("127.0.0.1:50051", description="address and port to serve on; port 0 picks a free one")
     mongodb_uri: SecretStr | None = Field(
@@ -39,24 +69,8 @@ class Config(BaseSettings):
         "give every server the new one here, then as `--secret` with the old one here",
         min_length=32,
     )
-    tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain")
-    tls_key: Path | None = Field(None, description="PEM file with the server's private key")
-    tls_client_ca: Path | None = Field(
-        None, description="PEM file with the CA that must have signed clients' certificates"
-    )
     reflection: bool = Field(True, description="whether gRPC server reflection is offered")
     drain_seconds: float = Field(10.0, description="how long calls under way may take to finish at shutdown", ge=0)
-    log_format: str = Field(
-        "auto", description="`json`, `text`, or `auto`: text on a terminal", pattern="^(json|text|auto)$"
-    )
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("--tls-cert and --tls-key must be given together")
-        if self.tls_client_ca is not None and self.tls_cert is None:
-            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
-        return self
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:
@@ -77,10 +91,32 @@ class Config(BaseSettings):
         return tuple(secret.get_secret_value().encode() for secret in given if secret is not None)
 
     @property
+    def host(self) -> str:
+        """The host that is served on, or `localhost` for a socket in the file system."""
+        return "localhost" if self.listen.startswith("unix") else self.listen.rpartition(":")[0].strip("[]")
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the address that is served on."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        try:
-            return ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost" or host.startswith("unix")
+        return _is_loopback(self.host)
+
+
+class GatewayConfig(HttpConfig):
+    """The settings of the HTTP face when it runs alone."""
+
+    http_host: str = Field("127.0.0.1", description="host to serve HTTP on")
+    target: str = Field("127.0.0.1:50051", description="address of Tidings' gRPC port; of another machine it has TLS")
+    target_ca: Path | None = Field(None, description="PEM file with the CA of the gRPC port's certificate")
+    target_insecure: bool = Field(False, description="whether the gRPC port of another machine has no TLS")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address that is served on."""
+        return _is_loopback(self.http_host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -13,7 +13,7 @@ def configure_logs(log_format: str) -> None:
     """Log to standard error as `text` or `json`; `auto` is text where a person is likely to read it."""
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     # The values of local variables stay out of the log: there are callers' data and keys among them.
-    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     renderer: Processor = plain if as_text else structlog.processors.JSONRenderer()
     processors: list[Processor] = [
         structlog.processors.add_log_level,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import grpc
@@ -12,6 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from tidings import AsyncClient
 from tidings.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -29,6 +31,8 @@ from tidings_server.clock import Clock, system_clock
 from tidings_server.config import Config
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.errors import Failure
+from tidings_server.gateway.app import create_app
+from tidings_server.gateway.http_server import CannotListen, serve_http
 from tidings_server.interceptor import Gate, Interceptor
 from tidings_server.limits import KIB, Limits
 from tidings_server.services.events import EventService
@@ -82,13 +86,24 @@ async def serve(config: Config, *, clock: Clock = system_clock, limits: Limits |
     async with opened_store(config, clock, limits) as store:
         server = Server(config, store, await _prepared(store, config), clock, limits)
         await server.check_exposure()
-        async with _background(server.hub.run(), server.hub.canary.run(), store.sweeper.run()):
+        async with (
+            _background(server.hub.run(), server.hub.canary.run(), store.sweeper.run()),
+            AsyncExitStack() as http,
+        ):
             await server.start()
             try:
                 await server.hub.heard()
+                # It stops after the watches have ended, for it has some of them under way.
+                server.http_port = await http.enter_async_context(_http_face(config, server.local_target))
                 async with _background(server.report_health()):
                     server.gate.open()
-                    log.info("serving", address=config.listen, port=server.port, tls=config.tls_cert is not None)
+                    log.info(
+                        "serving",
+                        address=config.listen,
+                        port=server.port,
+                        http_port=server.http_port,
+                        tls=config.tls_cert is not None,
+                    )
                     yield server
             finally:
                 await server.drain()
@@ -119,6 +134,10 @@ class Server:
         self.hub = Hub(store, limits)
         self.gate = Gate()
         self.port = 0
+        self.http_port: int | None = None
+        self._folder = TemporaryDirectory(prefix="tidings-")
+        self.local_target = f"unix:{self._folder.name}/grpc"
+        """Where this process reaches its own gRPC port, whatever TLS and addresses others have to use."""
         self._authenticator = Authenticator(store.keys, self.api_keys)
         self._admission = Admission(limits)
         self._health = health.aio.HealthServicer()
@@ -158,6 +177,7 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             self.port = self._bind()
+            self._grpc.add_insecure_port(self.local_target)
         except RuntimeError as error:
             raise StartRefused(f"cannot listen on {self._config.listen}: is the port taken?") from error
         await self._grpc.start()
@@ -181,6 +201,7 @@ class Server:
         finally:  # also when somebody has no more patience
             await self._grpc.stop(None)
             await stopped
+            self._folder.cleanup()
         log.info("stopped")
 
     async def _finished(self, stopped: asyncio.Task[None]) -> None:
@@ -203,6 +224,19 @@ class Server:
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+
+
+@asynccontextmanager
+async def _http_face(config: Config, target: str) -> AsyncIterator[int | None]:
+    """Serve HTTP too, unless it is off; gives its port. Raises StartRefused if that cannot be had."""
+    if config.http_port == "off":
+        yield None
+        return
+    try:
+        async with AsyncClient(target) as client, serve_http(create_app(client, config), config.host, config) as port:
+            yield port
+    except CannotListen as error:
+        raise StartRefused(str(error)) from error
 
 
 async def _prepared(store: Store, config: Config) -> Deployment:

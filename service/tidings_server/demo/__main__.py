@@ -1,4 +1,4 @@
-"""`make run`: the service on the embedded store at 127.0.0.1:50051, with samples loaded and a worker at work."""
+"""`make run`: the service at 127.0.0.1:50051, for HTTP 8080, on the embedded store, with samples and a worker."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ Tidings is ready at {address}. In another terminal:
 
   grpcurl -plaintext -d '{{"project": {{}}, "filter": {{"types": ["{task_type}"]}}}}' \\
     {address} tidings.v1.EventService/WatchEvent
+
+or over HTTP:
+
+  curl -N 'http://127.0.0.1:{http_port}/tidings/v1/events:watch?filter.types={task_type}'
 
 Ctrl-C stops it.
 """
@@ -115,7 +119,8 @@ async def _run(config: Config) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             loaded = await load_samples(channel)
         shown = next(event for event in loaded if event.type == "ADD")
-        print(_WELCOME.format(address=address, event_id=shown.event_id, task_type=TASK_TYPE), flush=True)  # noqa: T201
+        names = {"address": address, "http_port": server.http_port, "task_type": TASK_TYPE}
+        print(_WELCOME.format(event_id=shown.event_id, **names), flush=True)  # noqa: T201
         worker = asyncio.create_task(keep_working(server))
         await stop_asked()
         worker.cancel()
