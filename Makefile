@@ -34,6 +34,22 @@ run: .venv/.run  ## Start the service on the embedded store with sample data and
 test: .venv/.dev  ## Run all tests
 	$(BIN)/python -m pytest
 
+SDKS := exa gomemory mem0 memos telnyx
+
+# A vendor's SDK as its customers have it: in an environment of its own, without ours. All together 0.6 GB, most of it
+# what MemoryOS depends on.
+.venv-sdks/%/.made: requirements/sdk-%.txt | .venv/.dev
+	$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python .venv-sdks/$*
+	$(BIN)/python -m uv pip sync --quiet --require-hashes --python .venv-sdks/$* $<
+	@touch $@
+
+.PHONY: sdks
+sdks: $(SDKS:%=.venv-sdks/%/.made)  ## Install the SDKs of the five vendors, each for itself
+
+.PHONY: test-sdks
+test-sdks: .venv/.dev sdks  ## Run the SDKs and the samples of the five vendors against the service
+	TIDINGS_TEST_ALL_SDKS=1 $(BIN)/python -m pytest tests/sdks
+
 .PHONY: test-kills
 test-kills: .venv/.dev  ## Kill the store KILLS times (default 20) under writers and watchers
 	TIDINGS_TEST_KILLS=$(or $(KILLS),20) $(BIN)/python -m pytest -s tests/test_store_kills.py
@@ -150,3 +166,7 @@ lock: .venv/.dev  ## Resolve the dependencies anew
 		--no-emit-package tidings --no-header --quiet --output-file requirements/run.txt
 	$(BIN)/python -m uv pip compile --group dev --group build --constraint requirements/run.txt --universal \
 		--generate-hashes --no-header --quiet --output-file requirements/dev.txt
+	for sdk in $(SDKS); do \
+		$(BIN)/python -m uv pip compile requirements/sdk-$$sdk.in --universal --python-version 3.11 \
+			--generate-hashes --no-header --quiet --output-file requirements/sdk-$$sdk.txt || exit; \
+	done
