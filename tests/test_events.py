@@ -601,7 +601,7 @@ async def test_each_filter_lists_what_matches_it(five: Wire) -> None:
 
 
 def test_each_filter_has_its_case() -> None:
-    paging = {"page_size", "page_token", "order"}
+    paging = {"page_size", "page_token", "order", "skip", "count_total"}
     filters = {"types", "states", "run_id", "mission_id", "step_id", "agent_id", "created_from", "created_before"}
     assert set(ListEventsRequest.DESCRIPTOR.fields_by_name) == paging | filters
 

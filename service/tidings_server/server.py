@@ -83,13 +83,12 @@ async def serve(config: Config, *, clock: Clock = system_clock, limits: Limits |
     Raises StartRefused, StoreRefused or EmbeddedStoreError if it cannot start.
     """
     limits = limits or Limits()
-    async with opened_store(config, clock, limits) as store:
-        server = Server(config, store, await _prepared(store, config), clock, limits)
+    async with opened_store(config, clock, limits) as store, AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="tidings-"))
+        server = Server(config, store, await _prepared(store, config), clock, limits, f"unix:{folder}/grpc")
         await server.check_exposure()
-        async with (
-            _background(server.hub.run(), server.hub.canary.run(), store.sweeper.run()),
-            AsyncExitStack() as http,
-        ):
+        work = (server.hub.run(), server.hub.canary.run(), store.sweeper.run())
+        async with _background(*work), AsyncExitStack() as http:
             await server.start()
             try:
                 await server.hub.heard()
@@ -127,7 +126,9 @@ async def opened_store(config: Config, clock: Clock, limits: Limits) -> AsyncIte
 class Server:
     """The parts of one server, put together."""
 
-    def __init__(self, config: Config, store: Store, deployment: Deployment, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, config: Config, store: Store, deployment: Deployment, clock: Clock, limits: Limits, local_target: str
+    ) -> None:
         self._config = config
         self.store = store
         self.api_keys = ApiKeys(store.keys, deployment.secrets, clock)
@@ -135,8 +136,7 @@ class Server:
         self.gate = Gate()
         self.port = 0
         self.http_port: int | None = None
-        self._folder = TemporaryDirectory(prefix="tidings-")
-        self.local_target = f"unix:{self._folder.name}/grpc"
+        self.local_target = local_target
         """Where this process reaches its own gRPC port, whatever TLS and addresses others have to use."""
         self._authenticator = Authenticator(store.keys, self.api_keys)
         self._admission = Admission(limits)
@@ -201,7 +201,6 @@ class Server:
         finally:  # also when somebody has no more patience
             await self._grpc.stop(None)
             await stopped
-            self._folder.cleanup()
         log.info("stopped")
 
     async def _finished(self, stopped: asyncio.Task[None]) -> None:

@@ -156,7 +156,11 @@ def acknowledged_and_not_written() -> None:
 @sabotage
 def project_forgotten() -> None:
     original = EventStore._criteria
-    EventStore._criteria = lambda self, query: original(self, query)[1:]
+
+    async def _criteria(self: EventStore, query: Any) -> Any:
+        return (await original(self, query))[1:]
+
+    EventStore._criteria = _criteria
 
 
 @sabotage
