@@ -75,17 +75,22 @@ async def server_process(
     *arguments: str, program: Sequence[str] = ("-m", "tidings_server")
 ) -> AsyncIterator[ServerProcess]:
     """Run the server; it is killed at the end if it has not stopped by itself."""
+    async with _process(*program, "--listen", "127.0.0.1:0", "--http-port", "off", *arguments) as server:
+        yield server
+
+
+@asynccontextmanager
+async def gateway_process(target: str, *arguments: str) -> AsyncIterator[ServerProcess]:
+    """Run the HTTP face alone, for the server at an address; it is killed at the end as a server is."""
+    command = ("-m", "tidings_server", "gateway", "--target", target, "--http-port", "0")
+    async with _process(*command, *arguments) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _process(*arguments: str) -> AsyncIterator[ServerProcess]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *program,
-        "--listen",
-        "127.0.0.1:0",
-        "--http-port",
-        "off",
-        "--log-format",
-        "json",
-        *arguments,
-        stderr=asyncio.subprocess.PIPE,
+        sys.executable, *arguments, "--log-format", "json", stderr=asyncio.subprocess.PIPE
     )
     server = ServerProcess(process)
     try:

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, FilePath, PlainValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PORT_MAX: Final = 65_535
+
+
+def _http_port(given: Any) -> int | Literal["off"]:
+    if given == "off":
+        return "off"
+    if str(given).isdecimal() and int(given) <= PORT_MAX:
+        return int(given)
+    raise ValueError(f"a port is 0 to {PORT_MAX}, or `off`")
+
+
+HttpPort = Annotated[int | Literal["off"], PlainValidator(_http_port)]
 
 
 class HttpConfig(BaseSettings):
@@ -19,18 +32,16 @@ class HttpConfig(BaseSettings):
         extra="forbid",
     )
 
-    http_port: int | Literal["off"] = Field(
-        8080, description="port of the HTTP face; 0 picks a free one, `off` is none"
-    )
+    http_port: HttpPort = Field(8080, description="port of the HTTP face; 0 picks a free one, `off` is none")
     gomemory_key: SecretStr | None = Field(
         None, description="API key of HTTP callers with GoMemory's SDK, which cannot send one"
     )
     memos_status_as_list: bool = Field(
         False, description="whether MemOS's SDK gets a status as a list of one, as before its release 2.0.24"
     )
-    tls_cert: Path | None = Field(None, description="PEM file with the server's certificate chain")
-    tls_key: Path | None = Field(None, description="PEM file with the server's private key")
-    tls_client_ca: Path | None = Field(
+    tls_cert: FilePath | None = Field(None, description="PEM file with the server's certificate chain")
+    tls_key: FilePath | None = Field(None, description="PEM file with the server's private key")
+    tls_client_ca: FilePath | None = Field(
         None, description="PEM file with the CA that must have signed clients' certificates"
     )
     log_format: str = Field(
@@ -106,8 +117,14 @@ class GatewayConfig(HttpConfig):
 
     http_host: str = Field("127.0.0.1", description="host to serve HTTP on")
     target: str = Field("127.0.0.1:50051", description="address of Tidings' gRPC port; of another machine it has TLS")
-    target_ca: Path | None = Field(None, description="PEM file with the CA of the gRPC port's certificate")
+    target_ca: FilePath | None = Field(None, description="PEM file with the CA of the gRPC port's certificate")
     target_insecure: bool = Field(False, description="whether the gRPC port of another machine has no TLS")
+
+    @model_validator(mode="after")
+    def _tls_or_none(self) -> Self:
+        if self.target_insecure and self.target_ca is not None:
+            raise ValueError("--target-ca is for a gRPC port with TLS and cannot be given with --target-insecure")
+        return self
 
     @property
     def is_loopback(self) -> bool:

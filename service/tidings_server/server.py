@@ -88,12 +88,12 @@ async def serve(config: Config, *, clock: Clock = system_clock, limits: Limits |
         server = Server(config, store, await _prepared(store, config), clock, limits, f"unix:{folder}/grpc")
         await server.check_exposure()
         work = (server.hub.run(), server.hub.canary.run(), store.sweeper.run())
-        async with _background(*work), AsyncExitStack() as http:
+        async with _background(*work):
             await server.start()
             try:
                 await server.hub.heard()
                 # It stops after the watches have ended, for it has some of them under way.
-                server.http_port = await http.enter_async_context(_http_face(config, server.local_target))
+                server.http_port = await stack.enter_async_context(_http_face(config, server.local_target))
                 async with _background(server.report_health()):
                     server.gate.open()
                     log.info(

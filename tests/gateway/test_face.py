@@ -8,8 +8,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import trustme
 
 from conftest import Start
 from faces import http_of, keyed
-from process import ServerProcess
+from process import gateway_process
 from tidings_server.server import StartRefused
 from wire import WITHIN_SECONDS, Wire
 
@@ -139,22 +138,8 @@ async def test_tls_is_that_of_the_grpc_port(start: Start, tmp_path: Path, mutual
                 assert (await http.get(url)).status_code == 200
 
 
-@asynccontextmanager
-async def gateway(target: str, *arguments: str) -> AsyncIterator[ServerProcess]:
-    """The face alone, as a process of its own."""
-    command = ("-m", "tidings_server", "gateway", "--target", target, "--http-port", "0", "--log-format", "json")
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments, stderr=asyncio.subprocess.PIPE)
-    running = ServerProcess(process)
-    try:
-        yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await running.exit_code()
-
-
 async def test_the_face_runs_alone_too(start: Start, some_id: str) -> None:
-    async with start() as wire, gateway(wire.target) as alone:
+    async with start() as wire, gateway_process(wire.target) as alone:
         await wire.create_task(event_id=some_id)
         port = (await alone.logged("serving"))["http_port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WITHIN_SECONDS) as http:

@@ -15,7 +15,7 @@ from tidings_server.gateway.caller import Tidings
 from tidings_server.gateway.dialect import DialectRoute
 from tidings_server.gateway.numbered_pages import numbered_page
 from tidings_server.gateway.refusal import Refusal
-from tidings_server.gateway.structs import from_struct, from_values
+from tidings_server.gateway.structs import Time, from_struct, from_values, object_of, time_of
 from tidings_server.gateway.tasks import create_task, failure_text, find_task
 from tidings_server.gateway.words import MEM0, states_of
 
@@ -27,7 +27,6 @@ PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 100_000
 """As far as the service skips."""
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Word = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED"]
 
 
@@ -203,12 +202,12 @@ def shown(event: Event) -> dict[str, Any]:
         "event_type": event.type,
         "status": MEM0[status.state],
         "payload": from_struct(event.payload),
-        "metadata": from_struct(event.metadata) if event.HasField("metadata") else None,
+        "metadata": object_of(event, "metadata"),
         "results": from_values(event.results),
         "created_at": status.create_time.ToJsonString(),
         "updated_at": status.update_time.ToJsonString(),
-        "started_at": status.start_time.ToJsonString() if status.HasField("start_time") else None,
-        "completed_at": status.end_time.ToJsonString() if status.HasField("end_time") else None,
+        "started_at": time_of(status, "start_time"),
+        "completed_at": time_of(status, "end_time"),
         "latency": status.latency.ToMilliseconds() if status.HasField("latency") else None,
     }
     return answer | ({"error": text} if (text := failure_text(status)) else {})

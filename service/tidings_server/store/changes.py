@@ -91,7 +91,7 @@ async def read_changes(database: Database, after: Checkpoint | Position | None =
         while True:
             begin = time()
             documents = await _read(stream)
-            if place is not None and place.is_old:
+            if place is not None and _is_old(place.seconds):
                 await _check_is_stored(database, place)
             place = _Place(stream.resume_token, documents[-1]["clusterTime"].time if documents else begin)
             if not documents:
@@ -130,10 +130,10 @@ class _Place(NamedTuple):
     token: Any
     seconds: float
 
-    @property
-    def is_old(self) -> bool:
-        """Whether the store may have forgotten what came after it before that was read."""
-        return time() - self.seconds > FORGOTTEN_AFTER_SECONDS
+
+def _is_old(seconds: float) -> bool:
+    """Whether the store may already have forgotten what came at a time, in seconds since 1970."""
+    return time() - seconds > FORGOTTEN_AFTER_SECONDS
 
 
 async def _read(stream: AsyncIOMotorChangeStream[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -141,7 +141,7 @@ async def _read(stream: AsyncIOMotorChangeStream[dict[str, Any]]) -> list[dict[s
     documents: list[dict[str, Any]] = []
     while (document := await stream.try_next()) is not None:
         documents.append(document)
-        if len(documents) == READ_AT_ONCE or not _Place(None, document["clusterTime"].time).is_old:
+        if len(documents) == READ_AT_ONCE or not _is_old(document["clusterTime"].time):
             break
     return documents
 

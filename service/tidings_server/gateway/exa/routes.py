@@ -15,7 +15,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from tidings.v1.event_pb2 import Event
@@ -24,7 +24,7 @@ from tidings_server.gateway.caller import Caller, Tidings
 from tidings_server.gateway.dialect import DialectRoute, Handler
 from tidings_server.gateway.exa.events import TYPES, AnyNewEvent, EventType, completed
 from tidings_server.gateway.refusal import Flaw, Location, Refusal
-from tidings_server.gateway.structs import from_struct, to_struct
+from tidings_server.gateway.structs import Time, from_struct, to_struct
 
 log = structlog.get_logger()
 
@@ -45,8 +45,6 @@ _TAGS: Final[Mapping[int, str]] = {
 }
 _NAMES: Final[Mapping[str, str]] = {"page_token": "cursor", "event_id": "id", "payload": "data"}
 """What Exa's callers call that which has another name in the service."""
-
-Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class Answer(BaseModel):

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from tidings.v1.event_pb2 import Event
 from tidings.v1.mission_pb2 import EXECUTION_MODE_EXTERNAL, EXECUTION_MODE_MANAGED, ExecutionMode, Mission
 from tidings.v1.run_pb2 import PlanStep, Run
-from tidings_server.gateway.structs import from_struct
+from tidings_server.gateway.structs import Time, object_of, time_of
 from tidings_server.gateway.words import TELNYX_RUN, TELNYX_STEP
 
 Mode = Literal["external", "managed"]
@@ -30,7 +28,6 @@ MODES: Final[Mapping[ExecutionMode.ValueType, Mode]] = {
 }
 
 Object = dict[str, Any]
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Absent = SkipJsonSchema[None]
 DataT = TypeVar("DataT")
 
@@ -57,7 +54,7 @@ class MissionData(BaseModel):
             description=mission.description or None,
             instructions=mission.instructions or None,
             model=mission.model or None,
-            metadata=_object(mission, "metadata"),
+            metadata=object_of(mission, "metadata"),
         )
 
 
@@ -80,13 +77,13 @@ class MissionRunData(BaseModel):
             run_id=run.run_id,
             mission_id=run.mission_id,
             status=TELNYX_RUN[run.state],
-            started_at=_time(run, "start_time") or run.create_time.ToJsonString(),
+            started_at=time_of(run, "start_time") or run.create_time.ToJsonString(),
             updated_at=run.update_time.ToJsonString(),
-            finished_at=_time(run, "end_time"),
-            input=_object(run, "input"),
-            metadata=_object(run, "metadata"),
+            finished_at=time_of(run, "end_time"),
+            input=object_of(run, "input"),
+            metadata=object_of(run, "metadata"),
             result_summary=run.result_summary or None,
-            result_payload=_object(run, "result_payload"),
+            result_payload=object_of(run, "result_payload"),
             error=run.error.message if run.HasField("error") else None,
         )
 
@@ -112,7 +109,7 @@ class EventData(BaseModel):
             timestamp=event.event_time.ToJsonString(),
             step_id=event.step_id or None,
             agent_id=event.agent_id or None,
-            payload=_object(event, "payload"),
+            payload=object_of(event, "payload"),
             idempotency_key=_key_of(event),
         )
 
@@ -137,9 +134,9 @@ class PlanStepData(BaseModel):
             description=step.description,
             status=TELNYX_STEP[step.state],
             parent_step_id=step.parent_step_id or None,
-            started_at=_time(step, "start_time"),
-            completed_at=_time(step, "end_time"),
-            metadata=_object(step, "metadata"),
+            started_at=time_of(step, "start_time"),
+            completed_at=time_of(step, "end_time"),
+            metadata=object_of(step, "metadata"),
         )
 
 
@@ -162,15 +159,6 @@ class Page(BaseModel, Generic[DataT]):
     def of(cls, data: list[DataT], number: int, size: int, total: int) -> Page[DataT]:
         meta = Meta(page_number=number, page_size=size, total_pages=ceil(total / size), total_results=total)
         return cls(data=data, meta=meta)
-
-
-def _time(message: Message, name: str) -> str | None:
-    time: Timestamp = getattr(message, name)
-    return time.ToJsonString() if message.HasField(name) else None
-
-
-def _object(message: Message, name: str) -> Object | None:
-    return from_struct(getattr(message, name)) if message.HasField(name) else None
 
 
 def _key_of(event: Event) -> str | None:
