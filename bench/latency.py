@@ -2,12 +2,15 @@
 
 Run as `python bench/latency.py`. Both are read here, at the same time, for the same writes. The store may tell of a
 change before it acknowledges the write: the delay from then may be next to nothing, or negative, and its ratio say
-little. So the delay from the beginning of the write is there as well.
+little. So the delay from the beginning of the write is there as well; and, by turns with Tidings, a bare grpc.aio
+server that passes on what its own change stream gives it: as much as the way through a second process takes by
+itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
@@ -15,9 +18,8 @@ from typing import Any
 import grpc
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 
-from processes import WHOLE_PROJECT, tidings
+from processes import WATCH, WHOLE_PROJECT, relay, tidings
 from table import Figures, heading, line, p50_p99
-from tidings.v1.event_service_pb2_grpc import EventServiceStub
 from tidings_server.embedded import EmbeddedStore
 from writes import Writer, writing
 
@@ -25,30 +27,45 @@ WRITES = 300
 PAUSE_SECONDS = 0.02
 ROUNDS = 5
 
+Stream = AsyncChangeStream[dict[str, Any]]
+
 
 async def main() -> None:
     async with (
         EmbeddedStore(None) as store,
-        tidings(store.uri) as server,
-        writing(store.uri, server.target) as writer,
-        grpc.aio.insecure_channel(server.target) as channel,
+        tidings(store.uri) as ours,
+        writing(store.uri, ours.target) as writer,
+        relay(store.uri) as bare,
+        grpc.aio.insecure_channel(ours.target) as our_channel,
+        grpc.aio.insecure_channel(bare.target) as bare_channel,
         await writer.database.watch(full_document="updateLookup", max_await_time_ms=500) as stream,
     ):
-        watch = EventServiceStub(channel).WatchEvent(WHOLE_PROJECT)
-        await watch.read()
-        heading("watch / stream p50 ms", "p99 ms")
-        since_begun: list[tuple[Figures, Figures]] = []
-        since_acknowledged: list[tuple[Figures, Figures]] = []
-        for _ in range(ROUNDS):
-            watched, streamed, written = await asyncio.gather(
-                arrivals(watch.read), arrivals(lambda: next_event(stream)), written_at(writer)
-            )
-            for begin, rounds in zip(zip(*written, strict=True), (since_begun, since_acknowledged), strict=True):
-                rounds.append((delays(watched, begin), delays(streamed, begin)))
-        for name, rounds in (("acknowledged", since_acknowledged), ("begun", since_begun)):
-            for number, figures in enumerate(rounds, 1):
-                line(f"since {name} {number}", [figures])
-            line(f"since {name}, median", rounds)
+        channels = {"watch": our_channel, "relay": bare_channel}
+        since: dict[str, list[tuple[Figures, Figures]]] = defaultdict(list)
+        heading("it / stream p50 ms", "p99 ms")
+        for number in range(1, ROUNDS + 1):
+            for name, channel in channels.items():
+                acknowledged, begun = await delays_of(channel, stream, writer)
+                since[f"{name} since acknowledged"].append(acknowledged)
+                since[f"{name} since begun"].append(begun)
+                line(f"{name} since acknowledged {number}", [acknowledged])
+        for title, rounds in since.items():
+            line(f"{title}, median", rounds)
+
+
+async def delays_of(
+    channel: grpc.aio.Channel, stream: Stream, writer: Writer
+) -> tuple[tuple[Figures, Figures], tuple[Figures, Figures]]:
+    """How late a server's watch and the stream were, after the writes were acknowledged, and after they were begun."""
+    watch: Any = channel.unary_stream(WATCH)(WHOLE_PROJECT.SerializeToString())
+    await watch.read()
+    watched, streamed, written = await asyncio.gather(
+        arrivals(watch.read), arrivals(lambda: next_event(stream)), written_at(writer)
+    )
+    watch.cancel()
+    begun, acknowledged = zip(*written, strict=True)
+    after_ack = delays(watched, acknowledged), delays(streamed, acknowledged)
+    return after_ack, (delays(watched, begun), delays(streamed, begun))
 
 
 async def arrivals(receive: Callable[[], Awaitable[object]]) -> list[float]:
@@ -59,7 +76,7 @@ async def arrivals(receive: Callable[[], Awaitable[object]]) -> list[float]:
     return times
 
 
-async def next_event(stream: AsyncChangeStream[dict[str, Any]]) -> None:
+async def next_event(stream: Stream) -> None:
     while (await anext(stream))["ns"]["coll"] != "events":
         pass
 

@@ -1,6 +1,6 @@
 """Servers and readers in processes of their own, so that what one of them costs is not mixed with the others.
 
-The servers that are compared are Tidings and a bare grpc.aio server. Both are read by the same readers, which take
+The servers that are compared are Tidings and bare grpc.aio servers. All are read by the same readers, which take
 messages as bytes: it is the servers that are measured.
 """
 
@@ -10,21 +10,24 @@ import asyncio
 import os
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+import bson
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from motor.motor_asyncio import AsyncIOMotorClient
 from pydantic import SecretStr
 
 from tidings.v1.event_service_pb2 import ProjectScope, WatchEventRequest
 from tidings_server.config import Config
 from tidings_server.limits import Limits
 from tidings_server.logs import configure_logs
+from tidings_server.runner import run as run_as_a_server
 from tidings_server.server import serve
 
 WITHIN_SECONDS = 120.0
@@ -100,6 +103,11 @@ def bare() -> Server:
     return Server(_bare)
 
 
+def relay(store_uri: str) -> Server:
+    """Sends every reader the changes of the store's events as they are: the least that a server can do."""
+    return Server(_relay, store_uri)
+
+
 class Readers(Worker):
     """Readers in a process, each with a stream of its own for one of the requests."""
 
@@ -120,7 +128,9 @@ def _run(work: Callable[..., Awaitable[None]], pipe: Connection, *arguments: obj
         with suppress(EOFError):  # of the pipe, when the bench has ended
             await work(pipe, *arguments)
 
-    asyncio.run(run())
+    # Tidings runs as its command does, and everything else as grpc.aio's documentation has it.
+    as_usual = run_as_a_server if work is _tidings else asyncio.run
+    as_usual(run())
 
 
 async def _tidings(pipe: Connection, store_uri: str) -> None:
@@ -131,6 +141,24 @@ async def _tidings(pipe: Connection, store_uri: str) -> None:
 
 
 async def _bare(pipe: Connection) -> None:
+    async with _broadcast(pipe) as tell:
+        while True:
+            message, count = await asyncio.to_thread(pipe.recv)
+            for _ in range(count):
+                tell(message)
+                await asyncio.sleep(0)
+
+
+async def _relay(pipe: Connection, store_uri: str) -> None:
+    events = AsyncIOMotorClient[dict[str, Any]](store_uri)["tidings"]["events"]
+    async with _broadcast(pipe) as tell, events.watch(max_await_time_ms=500) as changes:
+        async for change in changes:
+            tell(bson.encode(change["fullDocument"]))
+
+
+@asynccontextmanager
+async def _broadcast(pipe: Connection) -> AsyncIterator[Callable[[bytes], None]]:
+    """Serve what can be called to send every reader a message."""
     queues: set[asyncio.Queue[bytes]] = set()
 
     async def watch(_: bytes, context: object) -> AsyncIterator[bytes]:
@@ -143,6 +171,10 @@ async def _bare(pipe: Connection) -> None:
         finally:
             queues.discard(queue)
 
+    def tell(message: bytes) -> None:
+        for queue in queues:
+            queue.put_nowait(message)
+
     server = grpc.aio.server(options=_ACCEPT_ALL)
     service, method = WATCH.strip("/").split("/")
     handler: Any = grpc.unary_stream_rpc_method_handler(watch)
@@ -150,12 +182,7 @@ async def _bare(pipe: Connection) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     pipe.send(port)
-    while True:
-        message, count = await asyncio.to_thread(pipe.recv)
-        for _ in range(count):
-            for queue in queues:
-                queue.put_nowait(message)
-            await asyncio.sleep(0)
+    yield tell
 
 
 async def _readers(pipe: Connection, target: str, requests: Sequence[bytes]) -> None:

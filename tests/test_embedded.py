@@ -258,6 +258,7 @@ async def test_the_data_directory_is_made_for_us_alone(tmp_path: Path) -> None:
     data_dir = tmp_path / "deep" / "data"
     async with EmbeddedStore(data_dir):
         assert data_dir.stat().st_mode & 0o777 == 0o700
+        assert (data_dir / "store").stat().st_mode & 0o777 == 0o700
         assert (data_dir / "store-uri").stat().st_mode & 0o777 == 0o600
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, NoReturn
@@ -18,6 +16,7 @@ from tidings_server.errors import Failure
 from tidings_server.gateway import command as gateway_command
 from tidings_server.gateway.http_server import CannotListen
 from tidings_server.logs import configure_logs
+from tidings_server.runner import run
 from tidings_server.server import StartRefused, serve
 from tidings_server.stopping import StoppedAtOnce, stop_signals
 from tidings_server.store import StoreRefused
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ValidationError as error:
         parser.error("; ".join(_sentence(each) for each in error.errors()))
     try:
-        asyncio.run(work)
+        run(work)
     except REFUSALS as error:
         sys.exit(f"tidings-server: {error}")
     except StoppedAtOnce:
@@ -69,8 +68,6 @@ def _work(command: str, options: dict[str, Any], action: dict[str, Any]) -> Coro
 
 async def _serve(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order; a second signal stops at once."""
-    # With thousands of watches a full collection stops everybody for half a second, and finds next to nothing.
-    gc.set_threshold(100_000, 50, 1_000)
     async with stop_signals() as stop_asked, serve(config):
         await stop_asked()
 

@@ -186,7 +186,6 @@ class EmbeddedStore:
                 stderr=output,
                 pass_fds=[self._lock],
                 start_new_session=True,  # Ctrl-C goes to all in the terminal's foreground, and the store ends last
-                umask=0o077,
                 env={name: value for name, value in os.environ.items() if not name.startswith("SECANTUS_")},
             )
         # One task that waits, for asyncio remembers every wait() of a process until the process ends.
@@ -198,7 +197,9 @@ class EmbeddedStore:
         configuration.write_text("# Written at every start, so that the store reads no other configuration.\n")
         # Elsewhere a killed server leaves the store running, with the lock that keeps others from its data.
         tether = [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid())] if ON_LINUX else []
-        flags = ["--config", str(configuration), "--storage-path", str(self._dir / "store"), "--sync-on-commit"]
+        storage = self._dir / "store"
+        storage.mkdir(mode=0o700, exist_ok=True)
+        flags = ["--config", str(configuration), "--storage-path", str(storage), "--sync-on-commit"]
         flags += ["--oplog-max-entries", str(OPLOG_ENTRIES_MAX)]
         return [*tether, _program(), *flags, "--host", HOST, "--port", str(self._port), *self._arguments]
 

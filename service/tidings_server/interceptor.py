@@ -7,8 +7,8 @@ It is the outermost interceptor, so every failure leaves through it, as a status
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -86,7 +86,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         assert handler.request_deserializer is not None
         deserialize = _bounded(handler.request_deserializer, self._limits.request_bytes_max)
         if handler.unary_stream is not None:
-            # Watches encode their messages themselves, a change once for all of them.
+            # Watches send their messages themselves, and encoded: a change is encoded once for all of them.
             return grpc.unary_stream_rpc_method_handler(
                 _guarded_stream(handler.unary_stream, self._entrance(method), self._patience), deserialize
             )
@@ -125,17 +125,14 @@ def _guarded_call(behavior: Callable[..., Awaitable[Any]], enter: Enter) -> Call
     return call
 
 
-def _guarded_stream(
-    behavior: Callable[..., Any], enter: Enter, patience: Patience
-) -> Callable[..., AsyncIterator[bytes]]:
-    # It must be an async generator itself: grpc.aio looks at the function to choose how to call it.
-    async def stream(request: Any, context: Context) -> AsyncIterator[bytes]:
+def _guarded_stream(behavior: Callable[..., Any], enter: Enter, patience: Patience) -> Callable[..., Awaitable[None]]:
+    async def stream(request: Any, context: Context) -> None:
+        give_up = partial(_abort, context, _stalled())
         try:
-            with await enter(request, context), patience.guarding(partial(_abort, context, _stalled())) as offer:
-                async with aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        with offer:
-                            yield response
+            with await enter(request, context), patience.guarding(context.write, give_up) as offer:
+                await behavior(request, offer.send)
+        except grpc.aio.BaseError:  # grpc's own: the reader has gone while it was sent something
+            raise
         except Exception as error:  # noqa: BLE001 (nothing else may answer for us)
             await _abort(context, error)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
+Write = Callable[[bytes], Awaitable[None]]
 Abort = Callable[[], Awaitable[None]]
 
 
@@ -18,11 +19,11 @@ class Patience:
         self._ending: set[asyncio.Task[None]] = set()
 
     @contextmanager
-    def guarding(self, abort: Abort) -> Iterator[Offer]:
-        """Guard the stream that the current task sends. `abort` ends its call with a status."""
+    def guarding(self, write: Write, abort: Abort) -> Iterator[Offer]:
+        """Guard the stream that the current task sends with `write`. `abort` ends its call with a status."""
         call = asyncio.current_task()
         assert call is not None
-        offer = Offer()
+        offer = Offer(write)
         self._look_after(self._seconds, offer, call, abort)
         try:
             yield offer
@@ -44,17 +45,18 @@ class Patience:
 
 
 class Offer:
-    """Entered while a message waits for its reader."""
+    """What a stream sends, one message at a time."""
 
     timer: asyncio.TimerHandle
 
-    def __init__(self) -> None:
+    def __init__(self, write: Write) -> None:
+        self._write = write
         self.made_at: float | None = None
+        """Since when a message waits for its reader."""
 
-    def __enter__(self) -> None:
+    async def send(self, message: bytes) -> None:
         self.made_at = monotonic()
-
-    def __exit__(self, *_: object) -> None:
+        await self._write(message)
         self.made_at = None
 
 

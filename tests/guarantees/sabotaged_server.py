@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -69,20 +69,19 @@ def update_skipped() -> None:
 
 @sabotage
 def told_out_of_order() -> None:
-    """Every other message waits until the next one has been told."""
-    original = ScopeWatch.messages
+    """Every other change waits until the next one has been told."""
+    original = Stream.told
+    held: dict[Stream, tuple[Any, ...]] = {}
 
-    async def swapped(self: ScopeWatch) -> AsyncGenerator[bytes]:
-        held = None
-        async for message in original(self):
-            if held is None:
-                held = message
-            else:
-                yield message
-                yield held
-                held = None
+    async def swapped(self: Stream, *told: Any) -> None:
+        before = held.pop(self, None)
+        if before is None:
+            held[self] = told
+        else:
+            await original(self, *told)
+            await original(self, *before)
 
-    ScopeWatch.messages = swapped
+    Stream.told = swapped
 
 
 @sabotage

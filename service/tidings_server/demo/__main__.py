@@ -28,6 +28,7 @@ from tidings.v1.task_service_pb2_grpc import TaskServiceStub
 from tidings_server.config import Config
 from tidings_server.embedded import EmbeddedStoreError
 from tidings_server.logs import configure_logs
+from tidings_server.runner import run
 from tidings_server.server import Server, StartRefused, serve
 from tidings_server.stopping import StoppedAtOnce, stop_signals
 
@@ -130,7 +131,7 @@ async def _run(config: Config) -> None:
 def main() -> None:
     configure_logs("text")
     try:
-        asyncio.run(_run(Config()))
+        run(_run(Config()))
     except (StartRefused, EmbeddedStoreError) as error:
         sys.exit(f"tidings-server: {error}")
     except StoppedAtOnce:

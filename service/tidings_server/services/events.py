@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -34,6 +34,7 @@ from tidings_server.limits import Limits
 from tidings_server.record import Mutation, deletion, digest_of
 from tidings_server.services.page_token import PageTokens
 from tidings_server.store import EventStore, Query
+from tidings_server.watch.stream import Send
 from tidings_server.watch.watches import Watches
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -96,8 +97,9 @@ class EventService(EventServiceServicer):
         await self._events.change(CALLER.get().project, request.event_id, mutation)
         return DeleteEventResponse()
 
-    def WatchEvent(self, request: WatchEventRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
-        return self._watches.open(CALLER.get().project, request)
+    # In place of the context, the interceptor gives a watch what it sends with.
+    async def WatchEvent(self, request: WatchEventRequest, send: Send) -> None:  # type: ignore[override]
+        await self._watches.tell(CALLER.get().project, request, send)
 
     def _results(self, outcomes: Sequence[Event | Failure]) -> list[EventResult]:
         results, size = [], 0

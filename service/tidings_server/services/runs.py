@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -53,6 +53,7 @@ from tidings_server.run_record import (
 )
 from tidings_server.services.page_token import PageTokens
 from tidings_server.store import RunQuery, RunStore
+from tidings_server.watch.stream import Send
 from tidings_server.watch.watches import Watches
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -119,8 +120,9 @@ class RunService(RunServiceServicer):
         run = await self._change(request, lambda run, now: update_step(run, request, now))
         return UpdatePlanStepResponse(step=step_of(run, request.step_id), revision=run.revision)
 
-    def WatchRun(self, request: WatchRunRequest, context: Context) -> AsyncIterator[bytes]:  # type: ignore[override]
-        return self._watches.open_run(CALLER.get().project, request)
+    # In place of the context, the interceptor gives a watch what it sends with.
+    async def WatchRun(self, request: WatchRunRequest, send: Send) -> None:  # type: ignore[override]
+        await self._watches.tell_run(CALLER.get().project, request, send)
 
     async def _get(self, request: GetRunRequest | GetPlanRequest) -> Run:
         run = await self._runs.get(CALLER.get().project, request.run_id)

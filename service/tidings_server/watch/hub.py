@@ -158,6 +158,8 @@ class Hub:
             async for change in changes:
                 if change is not None:
                     await self._publish(change)
+                    # Those who were woken go first: the driver's thread, asked for more, would hold them up.
+                    await asyncio.sleep(0)
 
     async def _begin(self, first: Change | None) -> None:
         """Start from now, when a stream has just answered for the first time."""

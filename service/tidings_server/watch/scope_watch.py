@@ -8,8 +8,7 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from itertools import chain
+from collections.abc import Awaitable
 from time import monotonic
 from typing import Final
 
@@ -37,15 +36,13 @@ from tidings_server.watch.token import NOWHERE, Place
 _BEFORE_ALL: Final[Key] = (-1, 0, "")
 _AFTER_ALL: Final[Key] = (2**63, 0, "")
 
-Messages = AsyncGenerator[bytes]
-
 
 class _ScopeGone(Exception):
     """The run or the mission that is watched was deleted, or has expired."""
 
 
 class ScopeWatch:
-    """Follows the events of a selection. `messages` may be called once."""
+    """Follows the events of a selection. `run` may be called once."""
 
     def __init__(
         self,
@@ -75,37 +72,35 @@ class ScopeWatch:
         if request.live_only:
             self._told_up_to = None
 
-    async def messages(self) -> Messages:
+    async def run(self) -> None:
+        """Tell until the end. Raises Failure: HISTORY_LOST, DRAINING, WATCH_MAX_AGE, STORE_UNAVAILABLE."""
         resumed = self._stream.resumed.position
         try:
             while not self._stream.is_over:
                 try:
                     await self._check_past(resumed)
-                    async for message in self._until_synced():
-                        yield message
+                    await self._tell_until_synced()
                     while not self._stream.is_over:
-                        for message in await self._news():
-                            yield message
+                        await self._tell_news()
                 except HistoryLost:
                     resumed = None
                     if self._told_up_to != _BEFORE_ALL:  # else nothing has been told that could be wrong now
-                        yield self._start_over()
-            for message in self._stream.end(self._place):
-                yield message
+                        await self._start_over()
+            await self._stream.end(self._place)
         except _ScopeGone:
-            yield self._stream.closing(self._place, CLOSING_REASON_SCOPE_GONE)
+            await self._stream.closing(self._place, CLOSING_REASON_SCOPE_GONE)
         except Draining:
-            yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
+            await self._stream.closing(self._place, CLOSING_REASON_DRAINING)
             raise draining() from None
         finally:
             await self._tail.aclose()
 
-    def _start_over(self) -> bytes:
+    async def _start_over(self) -> None:
         """Forget what was told, and say so; or raise Failure HISTORY_LOST if the caller would rather know."""
         if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
             raise history_lost() from None
         self._told_up_to = _BEFORE_ALL
-        return self._stream.reset()
+        await self._stream.reset()
 
     def _begin_here(self, after: Position | None = None) -> None:
         """Take the changes after a position, or from now on: what was before, and may be lost, has no part in it."""
@@ -119,13 +114,15 @@ class ScopeWatch:
     def _after(self, position: Position) -> Place:
         return Place(position, told_up_to=self._told_up_to)
 
-    async def _until_synced(self) -> Messages:
-        async for message in self._snapshot() if self._told_up_to else self._missed():
-            yield message
+    async def _tell_until_synced(self) -> None:
+        if self._told_up_to:
+            await self._tell_snapshot()
+        else:
+            await self._tell_missed()
         if not self._stream.is_over:
-            yield self._stream.synced(self._place)
+            await self._stream.synced(self._place)
 
-    async def _missed(self) -> Messages:
+    async def _tell_missed(self) -> None:
         """Tell the changes between the place resumed from and now; a live watch begins now."""
         now = await self._hub.barrier()
         if self._request.live_only:
@@ -133,16 +130,19 @@ class ScopeWatch:
         while self._tail.position < now and not self._stream.is_over:
             change = await self._next(now)
             if change is not None:
-                yield self._told(change)
+                await self._tell(change)
             elif self._stream.needs_bookmark:
-                yield self._stream.bookmark(self._place)
+                await self._stream.bookmark(self._place)
 
-    async def _news(self) -> Iterable[bytes]:
-        """What is to be told next: the changes that have come, when there are any, or a bookmark when it is time."""
+    async def _tell_news(self) -> None:
+        """Tell the next change with those that have come behind it, or a bookmark when it is time."""
         change = await self._next()
         if change is not None:
-            return chain([self._told(change)], map(self._told, self._tail.at_hand()))
-        return [self._stream.bookmark(self._place)] if self._stream.needs_bookmark else []
+            await self._tell(change)
+            for more in self._tail.at_hand():
+                await self._tell(more)
+        elif self._stream.needs_bookmark:
+            await self._stream.bookmark(self._place)
 
     async def _next(self, target: Position | None = None) -> Change | None:
         """As Tail.next, until something else is to be told. Raises _ScopeGone when the scope has expired."""
@@ -155,28 +155,28 @@ class ScopeWatch:
         if resumed is not None and resumed > self._hub.newest and resumed > await self._hub.barrier():
             raise HistoryLost
 
-    async def _snapshot(self) -> Messages:
+    async def _tell_snapshot(self) -> None:
         """Tell every matching event as it is, from where this was begun, exact at the tail's position when done."""
         query = self._selection.query()
         while (told_up_to := self._told_up_to) is not None and not self._stream.is_over:
             if not await self._has_turn():
-                yield self._stream.bookmark(self._place)
+                await self._stream.bookmark(self._place)
                 continue
             page = await self._page(query, told_up_to)
             page_end = page.next or _AFTER_ALL
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
-                yield self._stream.unreadable(self._place, event_id)
+                await self._stream.unreadable(self._place, event_id)
             async for change in self._tail.up_to(await self._hub.barrier()):
                 if change.event is None or self._key(change.event) <= told_up_to:
-                    yield self._told(change)
+                    await self._tell(change)
                 elif self._key(change.event) <= page_end:
                     self._apply(change, items)
             now = self._tail.position
             for event in sorted(items.values(), key=self._key):
                 if to_millis(event.expire_time) > self._clock():
                     self._told_up_to = self._key(event)
-                    yield self._stream.change(self._after(now), EventChange(kind=CHANGE_KIND_INITIAL, event=event))
+                    await self._stream.change(self._after(now), EventChange(kind=CHANGE_KIND_INITIAL, event=event))
             self._told_up_to = page.next
 
     async def _has_turn(self) -> bool:
@@ -212,7 +212,7 @@ class ScopeWatch:
     def _key(self, event: Event) -> Key:
         return self._events.key_of(self._selection.scope.project, event)
 
-    def _told(self, change: Change) -> bytes:
+    def _tell(self, change: Change) -> Awaitable[None]:
         if change.ends_scope:
             raise _ScopeGone
         place = self._after(change.position)

@@ -6,7 +6,7 @@ record again and tells the transitions since.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -63,7 +63,7 @@ class Followed(Generic[S]):
 
 
 class StateWatch(Generic[S]):
-    """Follows one event or one run. `messages` may be called once."""
+    """Follows one event or one run. `run` may be called once."""
 
     def __init__(
         self,
@@ -86,29 +86,27 @@ class StateWatch(Generic[S]):
         """What was told last."""
         self._gone = False
 
-    async def messages(self) -> AsyncGenerator[bytes]:
+    async def run(self) -> None:
+        """Tell until the end. Raises Failure as `Followed.read`, and HISTORY_LOST, DRAINING, WATCH_MAX_AGE."""
         if isinstance(self._request, WatchEventRequest) and self._request.live_only:
             now = await self._followed.read()
             self._seen, self._created = now.revision, to_millis(now.create_time)
-        async for message in self._read():
-            yield message
-        yield self._stream.synced(self._place)
+        await self._read()
+        await self._stream.synced(self._place)
         while not self._is_final():
             try:
-                async for message in self._next():
-                    yield message
+                await self._tell_next()
             except Draining:
-                yield self._stream.closing(self._place, CLOSING_REASON_DRAINING)
+                await self._stream.closing(self._place, CLOSING_REASON_DRAINING)
                 raise draining() from None
             if self._stream.is_over:
-                for message in self._stream.end(self._place):
-                    yield message
+                await self._stream.end(self._place)
                 return
             if self._stream.needs_bookmark:
-                yield self._stream.bookmark(self._place)
-        yield self._stream.closing(self._place, CLOSING_REASON_TERMINAL)
+                await self._stream.bookmark(self._place)
+        await self._stream.closing(self._place, CLOSING_REASON_TERMINAL)
 
-    async def _next(self) -> AsyncGenerator[bytes]:
+    async def _tell_next(self) -> None:
         """Tell the next change, or what the event has become if none was heard."""
         heard = True
         change = None
@@ -121,11 +119,9 @@ class StateWatch(Generic[S]):
             self._subscription.begin_again(self._subscription.start)
             heard = False
         if change is not None:
-            for message in self._tell(change):
-                yield message
+            await self._tell(change)
         elif not heard or self._expiry() <= monotonic():
-            async for message in self._read():
-                yield message
+            await self._read()
 
     @property
     def _place(self) -> Place:
@@ -142,7 +138,7 @@ class StateWatch(Generic[S]):
             return inf
         return monotonic() + (to_millis(self._now.expire_time) - self._clock()) / 1000
 
-    async def _read(self) -> AsyncGenerator[bytes]:
+    async def _read(self) -> None:
         """Tell what it has become while its changes were not heard."""
         try:
             resource = await self._followed.read()
@@ -150,13 +146,11 @@ class StateWatch(Generic[S]):
             # A watch that begins has missed nothing.
             if not self._seen or gone.reason not in _GONE:
                 raise
-            async for message in self._missed_end(gone):
-                yield message
+            await self._tell_missed_end(gone)
         else:
-            for message in self._tell_up_to(resource, CHANGE_KIND_UPDATED):
-                yield message
+            await self._tell_up_to(resource, CHANGE_KIND_UPDATED)
 
-    async def _missed_end(self, gone: Failure) -> AsyncGenerator[bytes]:
+    async def _tell_missed_end(self, gone: Failure) -> None:
         """Tell the end that came while nothing was heard, and what led to it. Raises `gone` if nothing is left."""
         try:
             record = await self._followed.last()
@@ -165,64 +159,61 @@ class StateWatch(Generic[S]):
                 raise
             if self._now is None:
                 raise gone from None
-            yield self._end(CHANGE_KIND_EXPIRED if self._expiry() <= monotonic() else CHANGE_KIND_DELETED)
+            await self._tell_end(CHANGE_KIND_EXPIRED if self._expiry() <= monotonic() else CHANGE_KIND_DELETED)
             return
-        for message in self._tell_up_to(
-            record.resource, CHANGE_KIND_DELETED if record.deleted else CHANGE_KIND_UPDATED
-        ):
-            yield message
+        await self._tell_up_to(record.resource, CHANGE_KIND_DELETED if record.deleted else CHANGE_KIND_UPDATED)
         self._gone = True
         if not record.deleted:
-            yield self._end(CHANGE_KIND_EXPIRED if record.is_gone(self._clock()) else CHANGE_KIND_DELETED)
+            await self._tell_end(CHANGE_KIND_EXPIRED if record.is_gone(self._clock()) else CHANGE_KIND_DELETED)
 
-    def _tell(self, change: Change) -> Iterator[bytes]:
+    async def _tell(self, change: Change) -> None:
         """Tell a change from the hub, unless it was told already."""
         if change.resource is None:
-            yield self._stream.unreadable(self._place, change.unreadable_id)
+            await self._stream.unreadable(self._place, change.unreadable_id)
         elif self._is_next(change):
             self._gone = change.kind == CHANGE_KIND_DELETED
             self._now, self._seen = cast("S", change.resource), change.resource.revision
-            yield self._stream.told(self._place, change)
+            await self._stream.told(self._place, change)
         elif change.resource.revision > self._seen:
             self._gone = change.kind == CHANGE_KIND_DELETED
-            yield from self._tell_up_to(cast("S", change.resource), change.kind)
+            await self._tell_up_to(cast("S", change.resource), change.kind)
 
     def _is_next(self, change: Change) -> bool:
         """Whether a change of the resource comes right after what was told last."""
         resource = cast("S", change.resource)
         return resource.revision == self._seen + 1 and to_millis(resource.create_time) == self._created
 
-    def _tell_up_to(self, resource: S, kind: ChangeKind.ValueType) -> Iterator[bytes]:
+    async def _tell_up_to(self, resource: S, kind: ChangeKind.ValueType) -> None:
         """Tell what the resource has become, and before that the changes of its state since the revision told last."""
         if self._seen and self._is_history_lost(resource):
             if self._request.on_history_loss == HISTORY_LOSS_POLICY_FAIL:
                 raise history_lost()
-            yield self._stream.reset()
+            await self._stream.reset()
             self._seen = 0
         self._now, self._created = resource, to_millis(resource.create_time)
         if not self._seen and kind != CHANGE_KIND_DELETED:
-            yield self._told(CHANGE_KIND_INITIAL, resource)
+            await self._tell_as(CHANGE_KIND_INITIAL, resource)
         elif resource.revision > self._seen:
             for transition in resource.transitions:
                 if self._seen and self._seen < transition.revision < resource.revision:
                     before: TaskState.ValueType = getattr(transition, "from")
                     then = self._followed.at(resource, transition)
-                    yield self._told(CHANGE_KIND_UPDATED, then, before, partial=True)
-            yield self._told(kind, resource, state_before(resource))
+                    await self._tell_as(CHANGE_KIND_UPDATED, then, before, partial=True)
+            await self._tell_as(kind, resource, state_before(resource))
 
-    def _told(
+    def _tell_as(
         self,
         kind: ChangeKind.ValueType,
         resource: S,
         before: TaskState.ValueType = TASK_STATE_UNSPECIFIED,
         *,
         partial: bool = False,
-    ) -> bytes:
+    ) -> Awaitable[None]:
         self._seen = resource.revision
         change = self._followed.message(kind, resource, previous_state=before, partial=partial)
         return self._stream.change(self._place, change)
 
-    def _end(self, kind: ChangeKind.ValueType) -> bytes:
+    def _tell_end(self, kind: ChangeKind.ValueType) -> Awaitable[None]:
         self._gone = True
         assert self._now is not None
         return self._stream.change(self._place, self._followed.message(kind, self._now))

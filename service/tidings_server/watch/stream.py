@@ -1,12 +1,12 @@
-"""What every watch has in common: its tokens, its heartbeat, its end, and the messages it is told in."""
+"""What every watch has in common: its tokens, its heartbeat, its end, and the messages it tells."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -40,10 +40,12 @@ HEARTBEAT_SECONDS_DEFAULT: Final = 15.0
 RECONNECT_MILLISECONDS: Final = 100
 
 WatchRequest = WatchEventRequest | WatchRunRequest
+Send: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Sends an encoded message, and returns when the transport has taken it."""
 
 
 class Stream:
-    """One watch as its caller sees it: makes the messages, encoded, and knows when the next one is due."""
+    """One watch as its caller sees it: tells the messages, and knows when the next one is due."""
 
     def __init__(
         self,
@@ -52,10 +54,12 @@ class Stream:
         fingerprint: tuple[bytes, ...],
         request: WatchRequest,
         response: type[WatchEventResponse] | type[WatchRunResponse],
+        send: Send,
         limits: Limits,
     ) -> None:
-        """The messages are of the type `response`."""
+        """The messages are of the type `response`. Raises Failure RESUME_TOKEN_INVALID."""
         self._response = response
+        self._send = send
         self._id_name = "event_id" if response is WatchEventResponse else "run_id"
         self._hub = hub
         self._tokens = tokens
@@ -80,31 +84,31 @@ class Stream:
     def needs_bookmark(self) -> bool:
         return monotonic() >= self._told_at + self._heartbeat
 
-    def told(self, place: Place, change: Change) -> bytes:
-        """The message of a change as it was offered."""
+    def told(self, place: Place, change: Change) -> Awaitable[None]:
+        """Tell a change as it was offered."""
         self._told_at = monotonic()
         # Two messages of protobuf in a row are one with the fields of both
         # (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
-        return change.encoded + self._tokens.field(place, self._fingerprint)
+        return self._send(change.encoded + self._tokens.field(place, self._fingerprint))
 
-    def change(self, place: Place, change: EventChange | RunChange) -> bytes:
+    def change(self, place: Place, change: EventChange | RunChange) -> Awaitable[None]:
         return self._message(place, change=change)
 
-    def unreadable(self, place: Place, resource_id: str) -> bytes:
+    def unreadable(self, place: Place, resource_id: str) -> Awaitable[None]:
         return self._message(place, unreadable=Unreadable(**{self._id_name: resource_id}))
 
-    def synced(self, place: Place) -> bytes:
+    def synced(self, place: Place) -> Awaitable[None]:
         return self._message(place, synced=Synced())
 
-    def bookmark(self, place: Place) -> bytes:
+    def bookmark(self, place: Place) -> Awaitable[None]:
         state = SOURCE_STATE_LIVE if self._hub.is_live else SOURCE_STATE_STALLED
         lag = to_duration(int(self._hub.lag_seconds * 1000))
         return self._message(place, bookmark=Bookmark(source_lag=lag, source_state=state))
 
-    def reset(self) -> bytes:
+    def reset(self) -> Awaitable[None]:
         return self._message(NOWHERE, reset=Reset(reason=RESET_REASON_HISTORY_LOST))
 
-    def closing(self, place: Place, reason: ClosingReason.ValueType) -> bytes:
+    def closing(self, place: Place, reason: ClosingReason.ValueType) -> Awaitable[None]:
         closing = Closing(reason=reason)
         if reason in {CLOSING_REASON_DRAINING, CLOSING_REASON_MAX_AGE}:
             # Spread, so that those who leave together do not arrive together.
@@ -112,20 +116,20 @@ class Stream:
             closing.reconnect_after.CopyFrom(to_duration(random.randrange(RECONNECT_MILLISECONDS, 2 * spread)))  # noqa: S311
         return self._message(place, closing=closing)
 
-    def end(self, place: Place) -> Iterator[bytes]:
-        """The last message of a stream that is over. Raises Failure WATCH_MAX_AGE unless its caller asked for it."""
+    async def end(self, place: Place) -> None:
+        """Tell that the stream is over. Raises Failure WATCH_MAX_AGE unless its caller asked for it."""
         if monotonic() >= self._end:
-            yield self.closing(place, CLOSING_REASON_MAX_DURATION)
+            await self.closing(place, CLOSING_REASON_MAX_DURATION)
         else:
-            yield self.closing(place, CLOSING_REASON_MAX_AGE)
+            await self.closing(place, CLOSING_REASON_MAX_AGE)
             raise Failure(
                 reasons.ERROR_REASON_WATCH_MAX_AGE, "the watch has been open for long: resume with the last token"
             )
 
-    def _message(self, place: Place, **message: Message) -> bytes:
+    def _message(self, place: Place, **message: Message) -> Awaitable[None]:
         self._told_at = monotonic()
         encoded: bytes = self._response(**message).SerializeToString()  # type: ignore[arg-type]
-        return encoded + self._tokens.field(place, self._fingerprint)
+        return self._send(encoded + self._tokens.field(place, self._fingerprint))
 
 
 def draining() -> Failure:

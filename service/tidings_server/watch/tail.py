@@ -35,7 +35,7 @@ class Tail:
         return max(self._given, self._hub.position)
 
     def at_hand(self) -> Iterator[Change]:
-        """The changes that have come already: told one after the other a burst costs half of what waits cost."""
+        """The changes that have come already: a burst of them is told without a wait for each."""
         for _ in range(0 if self.is_behind else self._subscription.at_hand):
             change = self._subscription.next_at_hand()
             if change is not None and change.position > self._given:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 
@@ -22,7 +21,7 @@ from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Scope, Selection
 from tidings_server.watch.scope_watch import ScopeWatch
 from tidings_server.watch.state_watch import StateWatch
-from tidings_server.watch.stream import Stream, draining
+from tidings_server.watch.stream import Send, Stream, draining
 from tidings_server.watch.subscription import Draining, Lagged, Subscription
 from tidings_server.watch.token import Tokens
 
@@ -39,48 +38,43 @@ class Watches:
         self._clock = clock
         self._limits = limits
 
-    async def open(self, project: str, request: WatchEventRequest) -> AsyncGenerator[bytes]:
-        """The messages of a watch until its end.
+    async def tell(self, project: str, request: WatchEventRequest, send: Send) -> None:
+        """Send the messages of a watch until its end.
 
         Raises Failure: EVENT_NOT_FOUND, EVENT_EXPIRED, RUN_NOT_FOUND, MISSION_NOT_FOUND, RESUME_TOKEN_INVALID,
         HISTORY_LOST, DRAINING, WATCH_MAX_AGE, STORE_UNAVAILABLE.
         """
         selection = Selection(Scope.of(project, request), request.filter)
-        stream = Stream(self._hub, self._tokens, selection.fingerprint(), request, WatchEventResponse, self._limits)
+        stream = Stream(
+            self._hub, self._tokens, selection.fingerprint(), request, WatchEventResponse, send, self._limits
+        )
         with self._hub.subscribe(selection.scope, selection.tells) as subscription:
             gone_at = await self._expiry(selection.scope, request.parent)
-            messages = self._messages(selection, request, stream, subscription, gone_at)
-            async with aclosing(messages):
-                async for message in messages:
-                    yield message
+            await self._watch(selection, request, stream, subscription, gone_at).run()
 
-    async def open_run(self, project: str, request: WatchRunRequest) -> AsyncGenerator[bytes]:
-        """The messages of a watch of a run with its plan until its end. Raises Failure as `open`."""
+    async def tell_run(self, project: str, request: WatchRunRequest, send: Send) -> None:
+        """Send the messages of a watch of a run with its plan until its end. Raises Failure as `tell`."""
         scope = Scope(project, "run", request.run_id)
         fingerprint = tuple(part.encode() for part in scope)
-        stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse, self._limits)
+        stream = Stream(self._hub, self._tokens, fingerprint, request, WatchRunResponse, send, self._limits)
         with self._hub.subscribe(scope, lambda _: True) as subscription:
             followed = followed_run(self._store.runs, project, request.run_id, request.mission_id)
-            watch = StateWatch(followed, request, stream, subscription, self._clock, self._limits)
-            async with aclosing(watch.messages()) as messages:
-                async for message in messages:
-                    yield message
+            await StateWatch(followed, request, stream, subscription, self._clock, self._limits).run()
 
-    def _messages(
+    def _watch(
         self,
         selection: Selection,
         request: WatchEventRequest,
         stream: Stream,
         subscription: Subscription,
         gone_at: float,
-    ) -> AsyncGenerator[bytes]:
+    ) -> ScopeWatch | StateWatch[Event]:
         events, clock, limits = self._events, self._clock, self._limits
         scope = selection.scope
         if scope.kind == "event_id":
             followed = followed_event(self._current, self._events, scope.project, scope.id, request.parent)
-            return StateWatch(followed, request, stream, subscription, clock, limits).messages()
-        watch = ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits, gone_at)
-        return watch.messages()
+            return StateWatch(followed, request, stream, subscription, clock, limits)
+        return ScopeWatch(selection, request, stream, subscription, self._hub, events, clock, limits, gone_at)
 
     async def _expiry(self, scope: Scope, parent: EventParent) -> float:
         """When the run or the mission that is watched expires, on the monotonic clock.
