@@ -102,6 +102,35 @@ async def test_what_is_read_from_the_store_is_not_told_again_from_memory(
             assert [message.change.event.event_id for message in told[:-1]] == created
 
 
+async def test_history_that_one_server_lost_is_not_lost_for_a_token_of_another(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, cut_off, lose = Store.changes, set[Store](), asyncio.Event()
+
+    async def changes(store: Store, after: Any = None) -> AsyncGenerator[Change | None]:
+        async for change in read(store, after):
+            if store in cut_off:
+                await lose.wait()
+                cut_off.discard(store)
+                raise HistoryLost
+            yield change
+
+    monkeypatch.setattr(Store, "changes", changes)
+    async with start() as first, start() as second:
+        old = second.watch(**PROJECT)
+        await take_synced(old)
+        cut_off.add(second.server.store)
+        await first.create()
+        call = second.watch(**PROJECT, resume_token=await synced_token(first, **PROJECT))
+        while second.server.hub.watchers < 2:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0)
+        created = await first.create()
+        lose.set()
+        told = await take_synced(call)
+        assert [message.change.event.event_id for message in told[:-1]] == [created.event_id]
+        assert sketch(await take_synced(old))[0] == "reset HISTORY_LOST"
+
+
 async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:
     limits = Limits(ring_changes_max=1, watch_queue_max=2, catch_up_streams_max=1)
     async with start(limits=limits) as wire, wire.narrow() as narrow:

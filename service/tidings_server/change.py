@@ -45,6 +45,11 @@ class Checkpoint:
 class HistoryLost(Exception):
     """The store no longer has the changes after a position: what happened since cannot be told."""
 
+    def __init__(self, after: Position | None = None) -> None:
+        """With `after` None it is the position of whoever asked."""
+        super().__init__()
+        self.after = after
+
 
 @dataclass(frozen=True)
 class Change:

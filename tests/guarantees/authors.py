@@ -56,8 +56,8 @@ PATIENCE_SECONDS, LAST_PATIENCE_SECONDS = 10.0, 90.0
 LARGE_BYTES: Final = 30_000
 UNKNOWN: Final = {"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN"}
 """Statuses after which a change may have been made, or not."""
-LIFE: Final = (TASK_STATE_RUNNING, TASK_STATE_PAUSED, TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED)
-"""Through every state that a filter may ask for."""
+LIVES: Final = ((), (TASK_STATE_RUNNING,), (TASK_STATE_RUNNING, TASK_STATE_PAUSED), (TASK_STATE_SUCCEEDED,))
+"""The ways of markers to the states in which they stay: one for every state that a filter may ask for."""
 
 
 @dataclass
@@ -116,18 +116,20 @@ class Author:
 
     async def end(self, event_id: str, *, delete: bool) -> None:
         """Bring an event to its end."""
-        request = UpdateTaskStatusRequest(task_id=event_id, state=TASK_STATE_SUCCEEDED, request_id=self._new_id())
-        await self._call("UpdateTaskStatus", event_id, lambda channel: self._update(channel, request))
+        await self._change_state(event_id, TASK_STATE_SUCCEEDED)
         if delete:
             await self._delete(event_id)
 
     async def mark(self, type_: str, run_id: str) -> None:
-        """Create the marker that the watchers of a type, a run, its mission and the project wait for."""
-        event = self._event(type_, run_id, summary=MARKER, status=TaskStatus())
-        await self._create(event)
-        for state in LIFE:
-            request = UpdateTaskStatusRequest(task_id=event.event_id, state=state, request_id=self._new_id())
-            await self._call("UpdateTaskStatus", event.event_id, lambda channel: self._update(channel, request))  # noqa: B023
+        """Create the markers that the watchers of a type, a run, its mission and the project wait for.
+
+        One of them stays in each state: a watcher that begins anew only then still finds one in those it asked for.
+        """
+        for life in LIVES:
+            event = self._event(type_, run_id, summary=MARKER, status=TaskStatus())
+            await self._create(event)
+            for state in life:
+                await self._change_state(event.event_id, state)
 
     async def _any_call(self) -> None:
         dice = self._chance.random()
@@ -156,6 +158,10 @@ class Author:
         else:
             following = sorted(NEXT_STATES[state] - {TaskState.TASK_STATE_SKIPPED})
             request.state = self._chance.choice([*following, TASK_STATE_RUNNING, TASK_STATE_PAUSED])
+        await self._call("UpdateTaskStatus", event_id, lambda channel: self._update(channel, request))
+
+    async def _change_state(self, event_id: str, state: TaskState.ValueType) -> None:
+        request = UpdateTaskStatusRequest(task_id=event_id, state=state, request_id=self._new_id())
         await self._call("UpdateTaskStatus", event_id, lambda channel: self._update(channel, request))
 
     # The calls

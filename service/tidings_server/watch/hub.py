@@ -163,12 +163,13 @@ class Hub:
 
     async def _begin(self, first: Change | None) -> None:
         """Start from now, when a stream has just answered for the first time."""
+        lost = HistoryLost(self.position)
         self.newest = self.position = await self._store.now()
         self._ring.begin(self.position)
         self._checkpoints.clear()
         self.canary.begin_again()
         # Not before the new position is known: a snapshot read earlier would miss what came between.
-        self._interrupt_all(HistoryLost())
+        self._interrupt_all(lost)
         if first is not None:
             await self._publish(first)
 

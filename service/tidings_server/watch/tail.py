@@ -75,9 +75,12 @@ class Tail:
         except Lagged:
             self._subscription.begin_again(self._hub.newest)
             return None
-        except HistoryLost:
+        except HistoryLost as lost:
             self._subscription.begin_again(self._hub.newest)
-            raise
+            if lost.after is None or not lost.after < self._given <= self._hub.newest:
+                raise
+            # Another server, which was not cut off from the store, has told more than was lost here.
+            return None
         if change is None or change.position <= self._given:
             return None
         self._given = change.position
