@@ -207,6 +207,8 @@ def ok_means_complete(recording: Recording, truth: Truth) -> Iterator[str]:
     for connections in recording.watchers.values():
         last: Told | None = None
         for connection in connections:
+            if connection.opened.start in {"snapshot", "live"}:  # it knows nothing of what was told before
+                last = None
             for told, following in zip(connection.told, [*connection.told[1:], None], strict=False):
                 last = told if told.is_change else last
                 if told.kind == "closing" and following is not None:
