@@ -101,7 +101,9 @@ class Selection:
 
     @classmethod
     def of(cls, opened: Opened) -> Self:
-        return cls(opened.project, opened.scope, opened.scope_id, opened.types, opened.states)
+        """Filters that differ only in their order are the same."""
+        types, states = (tuple(sorted(each)) for each in (opened.types, opened.states))
+        return cls(opened.project, opened.scope, opened.scope_id, types, states)
 
     def tells(self, change: Stored) -> bool:
         """Whether a change is to be told: of an event that passes the filter, or did before the change."""
