@@ -671,6 +671,23 @@ async def test_what_is_forgotten_while_it_is_read_is_not_passed_over(
         assert told == created[:2]
 
 
+async def test_a_quiet_watch_is_closed_with_a_token_that_is_as_new_as_its_bookmarks(
+    start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
+) -> None:
+    uri, quiet = SecretStr(forgetful.uri), EventFilter(types=["none"])
+    async with start(mongodb_uri=uri, limits=FORGETFUL) as other:
+        async with start(mongodb_uri=uri, limits=FORGETFUL) as wire:
+            call = wire.watch(**PROJECT, filter=quiet)
+            await take_synced(call)
+            await forget(wire, forgetful_mongo)
+            await wire.server.drain()
+            messages, _ = await ended(call)
+        assert sketch(messages) == ["closing DRAINING"]
+        token = messages[-1].resume_token
+        call = other.watch(**PROJECT, filter=quiet, resume_token=token, on_history_loss=HISTORY_LOSS_POLICY_FAIL)
+        assert sketch(await take_synced(call)) == ["synced"]
+
+
 async def test_a_server_that_starts_remembers_what_has_just_happened(
     start: Start, forgetful: EmbeddedStore, forgetful_mongo: Mongo
 ) -> None:

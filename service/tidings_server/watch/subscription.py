@@ -35,6 +35,8 @@ class Subscription:
         self._queue: deque[Change] = deque()
         self._queue_max = queue_max
         self._trouble: Exception | None = None
+        self._has_dropped = False
+        """Whether something was offered that can no longer be taken."""
         self._waiting: asyncio.Future[bool] | None = None
         self._until = self._rings_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -44,15 +46,18 @@ class Subscription:
             return
         if isinstance(self._trouble, Lagged):
             self._trouble.newest = change
-        elif self._trouble is None and len(self._queue) >= self._queue_max:
+        elif self._trouble is not None:
+            self._has_dropped = True
+        elif len(self._queue) >= self._queue_max:
             self.interrupt(Lagged(change))
-        elif self._trouble is None:
+        else:
             self._queue.append(change)
             self._wake()
 
     def interrupt(self, trouble: Exception) -> None:
         """Drop what is queued and let `next` raise instead. Draining is final: nothing replaces it."""
         if not isinstance(self._trouble, Draining):
+            self._has_dropped = self._has_dropped or bool(self._queue) or not isinstance(trouble, Draining)
             self._queue.clear()
             self._trouble = trouble
             self._wake()
@@ -61,6 +66,7 @@ class Subscription:
         """Take changes again, after Lagged or HistoryLost, beginning after a position."""
         if not isinstance(self._trouble, Draining):
             self._trouble = None
+            self._has_dropped = False
         self.start = start
 
     def end_if_draining(self) -> None:
@@ -75,6 +81,11 @@ class Subscription:
 
     def is_empty(self) -> bool:
         return not self._queue and self._trouble is None
+
+    @property
+    def is_all_taken(self) -> bool:
+        """Whether the watcher has taken all that was offered: a server that drains drops what comes from then on."""
+        return not self._queue and not self._has_dropped
 
     @property
     def at_hand(self) -> int:

@@ -30,7 +30,7 @@ class Tail:
     @property
     def position(self) -> Position:
         """Every matching change up to here has been given."""
-        if self.is_behind or not self._subscription.is_empty():
+        if self.is_behind or not self._subscription.is_all_taken:
             return self._given
         return max(self._given, self._hub.position)
 
