@@ -21,7 +21,7 @@ from writes import Writer, writing
 WATCHERS = 500
 CHANGES = 100
 PAUSE_SECONDS = 0.05
-ROUNDS = 3
+ROUNDS = 9
 
 Write = Callable[[int], Awaitable[object]]
 
@@ -51,6 +51,8 @@ async def main() -> None:
         ):
             await our_readers.arrivals(1)
             await raw_readers.arrivals(1)
+            await cost(ours, our_readers, writer.write, 0.0)  # so that both have warmed up
+            await cost(raw, raw_readers, tell_raw, 0.0)
             for name, pause in (("all at once", 0.0), ("one by one", PAUSE_SECONDS)):
                 rounds = []
                 for number in range(ROUNDS):
