@@ -44,9 +44,16 @@ class ServerProcess:
         return [_entry(line) for line in lines if line]
 
     async def exit_code(self) -> int:
-        async with asyncio.timeout(WITHIN_SECONDS):
+        """The exit code, when it has ended. Raises AssertionError with the stacks of its threads if it does not."""
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                await asyncio.shield(self._reading)
+        except TimeoutError:
+            self.send(signal.SIGABRT)
             await self._reading
-            return await self._process.wait()
+            said = "\n".join(entry["event"] for entry in self.unread())
+            raise AssertionError(f"the server has not ended within {WITHIN_SECONDS:.0f} s:\n{said}") from None
+        return await self._process.wait()
 
     async def _read(self) -> None:
         """Take the log as it comes, so that the pipe is never full; an empty line is its end."""
@@ -90,7 +97,7 @@ async def gateway_process(target: str, *arguments: str) -> AsyncIterator[ServerP
 @asynccontextmanager
 async def _process(*arguments: str) -> AsyncIterator[ServerProcess]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, "--log-format", "json", stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-X", "faulthandler", *arguments, "--log-format", "json"), stderr=asyncio.subprocess.PIPE
     )
     server = ServerProcess(process)
     try:
