@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -103,6 +104,17 @@ async def test_a_signal_while_waiting_for_the_store_stops_the_start() -> None:
         await process.logged("waiting for the store")
         process.send(signal.SIGTERM)
         assert await process.exit_code() == 0
+
+
+async def test_a_store_that_has_just_fallen_silent_does_not_hold_the_server_up() -> None:
+    async with EmbeddedStore(None) as store, server_process("--mongodb-uri", store.uri) as process:
+        await process.logged("serving")
+        os.kill(store.pid, signal.SIGSTOP)
+        try:
+            process.send(signal.SIGTERM)  # while the change stream is being read, as it is nearly always
+            assert await process.exit_code() == 0
+        finally:
+            os.kill(store.pid, signal.SIGCONT)
 
 
 @SIGNALS

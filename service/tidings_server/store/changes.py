@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import time
 from typing import Any, Final, NamedTuple
 
+import pymongo
 from bson.timestamp import Timestamp as ClusterTime
 from motor.motor_asyncio import AsyncIOMotorChangeStream
 from pymongo.errors import PyMongoError
@@ -31,6 +32,7 @@ from tidings_server.store import system
 from tidings_server.store.connection import (
     EVENTS_COLLECTION,
     MISSIONS_COLLECTION,
+    OPERATION_SECONDS,
     RUNS_COLLECTION,
     Database,
     is_history_lost,
@@ -110,8 +112,7 @@ async def read_changes(database: Database, after: Checkpoint | Position | None =
             raise store_unavailable() from error
         raise
     finally:
-        with suppress(PyMongoError):
-            await stream.close()
+        await _close(stream)
 
 
 def _start(after: Checkpoint | Position | None) -> dict[str, Any]:
@@ -146,6 +147,16 @@ async def _read(stream: AsyncIOMotorChangeStream[dict[str, Any]]) -> list[dict[s
     return documents
 
 
+async def _close(stream: AsyncIOMotorChangeStream[dict[str, Any]]) -> None:
+    """Let go of a stream, within the time of one call, and without a word of what comes of it.
+
+    A read that was cancelled still has its thread, and the driver is not made for two at one cursor: it has raised an
+    AttributeError here, which hid from the reader of the stream that it was cancelled, and the server never ended.
+    """
+    with suppress(Exception), pymongo.timeout(OPERATION_SECONDS):
+        await stream.close()
+
+
 async def _check_is_stored(database: Database, place: _Place) -> None:
     """Raises the driver's error if the store no longer has everything after a place.
 
@@ -155,8 +166,7 @@ async def _check_is_stored(database: Database, place: _Place) -> None:
     try:
         await stream.try_next()
     finally:
-        with suppress(PyMongoError):
-            await stream.close()
+        await _close(stream)
 
 
 class _Positions:

@@ -65,8 +65,6 @@ def connect(uri: str) -> AsyncIOMotorClient[dict[str, Any]]:
         appname="tidings",
         timeoutMS=int(OPERATION_SECONDS * 1000),
         connectTimeoutMS=int(OPERATION_SECONDS * 1000),
-        # timeoutMS bounds our calls, but not the close of the client, which says goodbye to a dead store too.
-        serverSelectionTimeoutMS=int(OPERATION_SECONDS * 1000),
         heartbeatFrequencyMS=1000,
         maxPoolSize=POOL_SIZE_MAX,
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+import pymongo
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure
 
 from tidings_server.change import LAST_OF_ITS_TIME, Change, Checkpoint, Position
 from tidings_server.clock import Clock
 from tidings_server.limits import Limits
 from tidings_server.store.changes import read_changes
-from tidings_server.store.connection import INDEX_BUILD_SECONDS, connect, open_database, store_call
+from tidings_server.store.connection import INDEX_BUILD_SECONDS, OPERATION_SECONDS, connect, open_database, store_call
 from tidings_server.store.events import EventStore
 from tidings_server.store.indexes import WrongIndex, ensure_indexes
 from tidings_server.store.keys import KeyStore
@@ -89,4 +90,5 @@ class Store:
         return read_changes(self._database, after)
 
     def close(self) -> None:
-        self._client.close()
+        with pymongo.timeout(OPERATION_SECONDS):  # the driver says goodbye, also to a store that does not listen
+            self._client.close()
