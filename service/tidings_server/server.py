@@ -64,7 +64,9 @@ _OPTIONS: Final = (
     # A reconnect storm must find room in the accept queue: the default loses one stream in fifteen of 2,000.
     ("grpc.server.max_pending_requests", 10_000),
     ("grpc.server.max_pending_requests_hard_limit", 20_000),
-    # Clients that vanish without a word are found; those that ping often, to find us gone, are not punished.
+    # Clients that vanish without a word are found; those that ping often, to find us gone, are not punished. The
+    # timeout is also the time after which a connection is cut that takes nothing of what was sent, and so the longest
+    # that a stop waits for one.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
