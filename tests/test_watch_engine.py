@@ -102,33 +102,66 @@ async def test_what_is_read_from_the_store_is_not_told_again_from_memory(
             assert [message.change.event.event_id for message in told[:-1]] == created
 
 
-async def test_history_that_one_server_lost_is_not_lost_for_a_token_of_another(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, cut_off, lose = Store.changes, set[Store](), asyncio.Event()
+class Loss:
+    """Servers that do not hear of changes any more, and lose them in the end."""
 
-    async def changes(store: Store, after: Any = None) -> AsyncGenerator[Change | None]:
-        async for change in read(store, after):
-            if store in cut_off:
-                await lose.wait()
-                cut_off.discard(store)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._read, self._cut_off, self._lost = Store.changes, set[Store](), asyncio.Event()
+        monkeypatch.setattr(Store, "changes", lambda store, after=None: self._changes(store, after))
+
+    def cut_off(self, wire: Wire) -> None:
+        self._cut_off.add(wire.server.store)
+
+    def lose(self) -> None:
+        self._lost.set()
+
+    async def _changes(self, store: Store, after: Any) -> AsyncGenerator[Change | None]:
+        async for change in self._read(store, after):
+            if store in self._cut_off:
+                await self._lost.wait()
+                self._cut_off.discard(store)
                 raise HistoryLost
             yield change
 
-    monkeypatch.setattr(Store, "changes", changes)
+
+@pytest.fixture
+def loss(monkeypatch: pytest.MonkeyPatch) -> Loss:
+    return Loss(monkeypatch)
+
+
+async def watched_by(wire: Wire, watchers: int) -> None:
+    while wire.server.hub.watchers < watchers:  # noqa: ASYNC110 (nothing tells)
+        await asyncio.sleep(0)
+
+
+async def test_history_that_one_server_lost_is_not_lost_for_a_token_of_another(start: Start, loss: Loss) -> None:
     async with start() as first, start() as second:
         old = second.watch(**PROJECT)
         await take_synced(old)
-        cut_off.add(second.server.store)
+        loss.cut_off(second)
         await first.create()
         call = second.watch(**PROJECT, resume_token=await synced_token(first, **PROJECT))
-        while second.server.hub.watchers < 2:  # noqa: ASYNC110 (nothing tells)
-            await asyncio.sleep(0)
+        await watched_by(second, 2)
         created = await first.create()
-        lose.set()
+        loss.lose()
         told = await take_synced(call)
         assert [message.change.event.event_id for message in told[:-1]] == [created.event_id]
         assert sketch(await take_synced(old))[0] == "reset HISTORY_LOST"
+
+
+async def test_what_a_server_loses_while_it_drains_is_told_by_the_next(start: Start, loss: Loss) -> None:
+    async with start() as first, start() as second:
+        loss.cut_off(second)
+        await first.create()
+        call = second.watch(**PROJECT, resume_token=await synced_token(first, **PROJECT))
+        await watched_by(second, 1)
+        created = await first.create()
+        second.server.hub.drain()
+        loss.lose()
+        messages, _ = await ended(call)
+        assert sketch(messages)[-1] == "closing DRAINING"
+        told = await take_synced(first.watch(**PROJECT, resume_token=messages[-1].resume_token))
+        assert [message.change.event.event_id for message in told[:-1]] == [created.event_id]
 
 
 async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:

@@ -56,8 +56,8 @@ class Subscription:
 
     def interrupt(self, trouble: Exception) -> None:
         """Drop what is queued and let `next` raise instead. Draining is final: nothing replaces it."""
+        self._has_dropped = self._has_dropped or bool(self._queue) or not isinstance(trouble, Draining)
         if not isinstance(self._trouble, Draining):
-            self._has_dropped = self._has_dropped or bool(self._queue) or not isinstance(trouble, Draining)
             self._queue.clear()
             self._trouble = trouble
             self._wake()
