@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 
@@ -162,6 +163,33 @@ async def test_what_a_server_loses_while_it_drains_is_told_by_the_next(start: St
         assert sketch(messages)[-1] == "closing DRAINING"
         told = await take_synced(first.watch(**PROJECT, resume_token=messages[-1].resume_token))
         assert [message.change.event.event_id for message in told[:-1]] == [created.event_id]
+
+
+async def test_a_snapshot_that_goes_on_is_kept_alive_while_the_past_is_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, may_read = Store.changes, asyncio.Event()
+
+    async def changes(store: Store, after: Any = None) -> AsyncGenerator[Change | None]:
+        await may_read.wait()
+        async for change in read(store, after):
+            yield change
+
+    async with start(limits=Limits(ring_changes_max=1, watch_page_size=2)) as wire:
+        created = [(await wire.create()).event_id for _ in range(5)]
+        call = wire.watch(**PROJECT)
+        told = [await take(call) for _ in range(3)]
+        call.cancel()
+        created += [(await wire.create()).event_id for _ in range(3)]
+        await wire.server.hub.barrier()
+        monkeypatch.setattr(Store, "changes", changes)
+        call = wire.watch(**PROJECT, resume_token=told[-1].resume_token, heartbeat_interval=Duration(seconds=1))
+        bookmark = await take(call)
+        assert bookmark.HasField("bookmark")
+        may_read.set()
+        for go_on in (call, wire.watch(**PROJECT, resume_token=bookmark.resume_token)):
+            messages = [*told, *await take_synced(go_on)]
+            assert sorted(each.change.event.event_id for each in messages if each.HasField("change")) == sorted(created)
 
 
 async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:

@@ -8,7 +8,7 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from time import monotonic
 from typing import Final
 
@@ -127,12 +127,8 @@ class ScopeWatch:
         now = await self._hub.barrier()
         if self._request.live_only:
             self._begin_here(now)
-        while self._tail.position < now and not self._stream.is_over:
-            change = await self._next(now)
-            if change is not None:
-                await self._tell(change)
-            elif self._stream.needs_bookmark:
-                await self._stream.bookmark(self._place)
+        async for change in self._up_to(now):
+            await self._tell(change)
 
     async def _tell_news(self) -> None:
         """Tell the next change with those that have come behind it, or a bookmark when it is time."""
@@ -143,6 +139,15 @@ class ScopeWatch:
                 await self._tell(more)
         elif self._stream.needs_bookmark:
             await self._stream.bookmark(self._place)
+
+    async def _up_to(self, target: Position) -> AsyncIterator[Change]:
+        """The changes up to a position that the hub has passed, with bookmarks meanwhile, until the stream is over."""
+        while self._tail.position < target and not self._stream.is_over:
+            change = await self._next(target)
+            if change is not None:
+                yield change
+            elif self._stream.needs_bookmark:
+                await self._stream.bookmark(self._place)
 
     async def _next(self, target: Position | None = None) -> Change | None:
         """As Tail.next, until something else is to be told. Raises _ScopeGone when the scope has expired."""
@@ -167,11 +172,13 @@ class ScopeWatch:
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
                 await self._stream.unreadable(self._place, event_id)
-            async for change in self._tail.up_to(await self._hub.barrier()):
+            async for change in self._up_to(await self._hub.barrier()):
                 if change.event is None or self._key(change.event) <= told_up_to:
                     await self._tell(change)
                 elif self._key(change.event) <= page_end:
                     self._apply(change, items)
+            if self._stream.is_over:
+                return
             now = self._tail.position
             for event in sorted(items.values(), key=self._key):
                 if to_millis(event.expire_time) > self._clock():

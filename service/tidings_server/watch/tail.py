@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from time import monotonic
-from typing import Final
 
 from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.errors import Failure
 from tidings_server.watch.hub import Hub
 from tidings_server.watch.scope import Selection
 from tidings_server.watch.subscription import Lagged, Subscription
-
-STEP_SECONDS: Final = 1.0
 
 
 class Tail:
@@ -52,13 +49,6 @@ class Tail:
             if change is not None:
                 return change
         return None
-
-    async def up_to(self, target: Position) -> AsyncIterator[Change]:
-        """The changes up to a position that the hub has passed, and perhaps some more. Raises as `next`."""
-        while self.position < target:
-            change = await self.next(monotonic() + STEP_SECONDS, target)
-            if change is not None:
-                yield change
 
     async def aclose(self) -> None:
         if self._missed is not None:
