@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from pymongo import AsyncMongoClient
 
 from conftest import Start
 from picture import Picture, sketch, stored
-from tidings.v1.event_service_pb2 import GetEventRequest, ListEventsRequest, ProjectScope
+from tidings.v1.event_pb2 import Event
+from tidings.v1.event_service_pb2 import EventFilter, GetEventRequest, ListEventsRequest, ProjectScope
 from tidings.v1.task_pb2 import TASK_STATE_RUNNING, TASK_STATE_SUCCEEDED
 from tidings_server.change import Change, HistoryLost, Position
 from tidings_server.embedded import EmbeddedStore
 from tidings_server.limits import Limits
-from tidings_server.store import Store
+from tidings_server.store import EventStore, Page, Query, Store
+from tidings_server.watch.turns import Turns
 from wire import Failed, Wire, ended, take, take_synced
 
 PROJECT: dict[str, Any] = {"project": ProjectScope()}
@@ -190,6 +193,45 @@ async def test_a_snapshot_that_goes_on_is_kept_alive_while_the_past_is_read(
         for go_on in (call, wire.watch(**PROJECT, resume_token=bookmark.resume_token)):
             messages = [*told, *await take_synced(go_on)]
             assert sorted(each.change.event.event_id for each in messages if each.HasField("change")) == sorted(created)
+
+
+async def test_who_asks_first_for_a_snapshot_is_served_first_however_often_it_is_told_that_it_is_alive(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, may_read, served = EventStore.page, asyncio.Event(), list[str]()
+
+    async def page(events: EventStore, query: Query, **place: Any) -> Page[Event]:
+        served.extend(query.types)
+        await may_read.wait()
+        return await read(events, query, **place)
+
+    monkeypatch.setattr(EventStore, "page", page)
+    async with start() as wire:
+        reading = wire.watch(**PROJECT, filter=EventFilter(types=["reading"]))
+        await watched_by(wire, 1)
+        impatient = wire.watch(
+            **PROJECT, filter=EventFilter(types=["impatient"]), heartbeat_interval=Duration(seconds=1)
+        )
+        assert (await take(impatient)).HasField("bookmark")
+        patient = wire.watch(**PROJECT, filter=EventFilter(types=["patient"]))
+        await watched_by(wire, 3)
+        assert (await take(impatient)).HasField("bookmark")
+        may_read.set()
+        for call in (reading, impatient, patient):
+            await take_synced(call)
+        assert served == ["reading", "impatient", "patient"]
+
+
+async def test_who_is_busy_when_its_turn_could_come_holds_up_nobody_and_keeps_its_place() -> None:
+    turns = Turns(1)
+    with turns.line_up() as busy, turns.line_up() as last:
+        with turns.line_up() as ready:
+            assert await ready.comes(inf)
+            coming = [asyncio.ensure_future(turn.comes(inf)) for turn in (last, busy)]
+            await asyncio.sleep(0)
+        assert await coming[1]
+        assert not last.has_come
+        coming[0].cancel()
 
 
 async def test_a_slow_reader_among_laggards_is_left_behind_and_comes_to_the_same_end(start: Start) -> None:

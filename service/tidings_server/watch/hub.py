@@ -21,6 +21,7 @@ from tidings_server.watch.checkpoints import Checkpoints
 from tidings_server.watch.ring import Ring
 from tidings_server.watch.scope import Scope, scopes_of
 from tidings_server.watch.subscription import Draining, Subscription
+from tidings_server.watch.turns import Turns
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class Hub:
         self._heard_at = 0.0
         self._draining = False
         self.canary: Final = Canary(store, self._checkpoints)
-        self.snapshot_turn: Final = asyncio.Semaphore(limits.snapshot_pages_at_once_max)
+        self.snapshot_turns: Final = Turns(limits.snapshot_pages_at_once_max)
         """Held while a page of a snapshot is read: when everybody starts over the store must not be overrun."""
         self.position = Position(0, 0, 0)
         """Every change up to here has been offered to every watcher."""

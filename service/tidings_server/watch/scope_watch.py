@@ -7,7 +7,6 @@ bounded by one page, and at `synced` the watcher's picture equals the store.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from time import monotonic
 from typing import Final
@@ -164,10 +163,9 @@ class ScopeWatch:
         """Tell every matching event as it is, from where this was begun, exact at the tail's position when done."""
         query = self._selection.query()
         while (told_up_to := self._told_up_to) is not None and not self._stream.is_over:
-            if not await self._has_turn():
-                await self._stream.bookmark(self._place)
-                continue
             page = await self._page(query, told_up_to)
+            if page is None:
+                return
             page_end = page.next or _AFTER_ALL
             items = {event.event_id: event for event in page.items}
             for event_id in page.unreadable:
@@ -186,24 +184,20 @@ class ScopeWatch:
                     await self._stream.change(self._after(now), EventChange(kind=CHANGE_KIND_INITIAL, event=event))
             self._told_up_to = page.next
 
-    async def _has_turn(self) -> bool:
-        """Wait for the turn to read a page, but no longer than until something must be told."""
-        self._subscription.end_if_draining()
-        try:
-            async with asyncio.timeout(max(0, self._stream.due - monotonic())):
-                return await self._hub.snapshot_turn.acquire()
-        except TimeoutError:
-            return False
-
-    async def _page(self, query: Query, told_up_to: Key) -> Page[Event]:
-        """The next page of the snapshot, and the turn is over."""
-        try:
+    async def _page(self, query: Query, told_up_to: Key) -> Page[Event] | None:
+        """The next page of the snapshot, when it is this watch's turn to read one; None if the stream is over first."""
+        with self._hub.snapshot_turns.line_up() as turn:
+            while not await turn.comes(self._stream.due):
+                if self._stream.is_over:
+                    return None
+                self._subscription.end_if_draining()
+                if self._stream.needs_bookmark:
+                    await self._stream.bookmark(self._place)
+            self._subscription.end_if_draining()
             if told_up_to == _BEFORE_ALL:
                 self._begin_here()
             after = None if told_up_to == _BEFORE_ALL else told_up_to
             return await self._events.page(query, after=after, limit=self._limits.watch_page_size)
-        finally:
-            self._hub.snapshot_turn.release()
 
     def _apply(self, change: Change, items: dict[str, Event]) -> None:
         """Roll a page forward by one change. What comes after the page is left to the page that will hold it."""
