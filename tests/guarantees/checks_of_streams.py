@@ -42,9 +42,9 @@ def resumable(recording: Recording, truth: Truth) -> Iterator[str]:
                 yield f"{connection}: its own token was refused with {connection.status}"
             if code in {"INTERNAL", "UNKNOWN", "DATA_LOSS"} and not _may_fail(recording, connection):
                 yield f"{connection}: ended with {connection.status}"
-            # What a resumed stream tells before it is synced is as old as the token that it was resumed from.
-            is_fresh = opened.start != "resumed"
-            fresh = opened.time if is_fresh else fresh
+            # What is told before `synced` is as old as the token that was resumed from, or as the snapshot's beginning.
+            is_fresh = opened.start == "live"
+            fresh = fresh if opened.start == "resumed" else opened.time
             for told in connection.told:
                 if told.kind == "reset" and not _may_be_lost(recording, truth, connection, last, fresh, told.time):
                     yield f"{connection}: was reset, though the store still had the changes since its token"
