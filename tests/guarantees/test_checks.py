@@ -307,6 +307,19 @@ def test_a_place_is_as_old_as_its_bookmark_says(chance: random.Random) -> None:
     assert list(CHECKS["Resumable"](run.recording, run.truth))
 
 
+@settings(max_examples=20, deadline=None)
+@given(chance=chances)
+def test_a_bookmark_in_a_snapshot_says_nothing_of_the_age_of_its_place(chance: random.Random) -> None:
+    run = ideal(chance)
+    run.written = [990.0] * 1000
+    place = run.place_of(Opened, "all", 1) + 1
+    run.entries[place:place] = [
+        Told(1000.0, "all", 1, "bookmark", detail="LIVE", lag=0.5),
+        Told(1000.5, "all", 1, "reset"),
+    ]
+    assert not list(CHECKS["Resumable"](run.recording, run.truth))
+
+
 @pytest.mark.parametrize(("guarantee", "spoil"), SPOILT, ids=[spoil.__name__ for _, spoil in SPOILT])
 @settings(max_examples=20, deadline=None)
 @given(chance=chances)

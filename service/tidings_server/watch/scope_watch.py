@@ -136,8 +136,8 @@ class ScopeWatch:
             await self._tell(change)
             for more in self._tail.at_hand():
                 await self._tell(more)
-        elif self._stream.needs_bookmark:
-            await self._stream.bookmark(self._place)
+        else:
+            await self._keep_alive()
 
     async def _up_to(self, target: Position) -> AsyncIterator[Change]:
         """The changes up to a position that the hub has passed, with bookmarks meanwhile, until the stream is over."""
@@ -145,8 +145,13 @@ class ScopeWatch:
             change = await self._next(target)
             if change is not None:
                 yield change
-            elif self._stream.needs_bookmark:
-                await self._stream.bookmark(self._place)
+            else:
+                await self._keep_alive()
+
+    async def _keep_alive(self) -> None:
+        """Tell a bookmark when it is time."""
+        if self._stream.needs_bookmark:
+            await self._stream.bookmark(self._place)
 
     async def _next(self, target: Position | None = None) -> Change | None:
         """As Tail.next, until something else is to be told. Raises _ScopeGone when the scope has expired."""
@@ -191,8 +196,7 @@ class ScopeWatch:
                 if self._stream.is_over:
                     return None
                 self._subscription.end_if_draining()
-                if self._stream.needs_bookmark:
-                    await self._stream.bookmark(self._place)
+                await self._keep_alive()
             self._subscription.end_if_draining()
             if told_up_to == _BEFORE_ALL:
                 self._begin_here()
